@@ -1,0 +1,21 @@
+"""TOWER: contrastive and restorative pretraining of encoder and decoder, then segmentation with few labels.
+
+    python -m medssl_jax.main --config=configs/tower.py            # the built-in sample, two CPU cores
+    python -m medssl_jax.main --config=configs/tower.py:paper      # the paper's recipe, one GPU
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from medssl_jax.config import base, proxy
+
+
+def get_config(size: str = "small") -> ConfigDict:
+    """`small`: the default run. `paper`: ResNet-50 U-Net, 224 px, 100 epochs' worth of steps (arXiv 2211.14715, released defaults)."""
+    c = base(size)
+    c.name = "tower"
+    c.method = ConfigDict({"name": "tower", "temperature": 0.1, "contrastive_weight": 1.0, "restoration_weight": 1.0})
+    c.method.restoration = "l1"
+    c.method.proxy = proxy(curve="fixed", mask="block", zero_fraction=0.5)
+    return c

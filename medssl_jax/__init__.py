@@ -1,0 +1,1 @@
+"""Self-supervised pretraining and few-label learning for biomedical images, in JAX."""

@@ -1,0 +1,85 @@
+"""Arrays in MedMNIST's layout: `{train,val,test}_images` [N, H, W(, C)] and `{train,val,test}_labels` [N, 1] in one .npz file."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from medssl_jax.data.collection import Item
+from medssl_jax.data.formats import Probe
+from medssl_jax.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrays:
+    """Images held in memory, with masks where there are any."""
+
+    items: tuple[Item, ...]
+    images: tuple[np.ndarray, ...]
+    masks: tuple[np.ndarray, ...] = ()
+
+    def image(self, index: int) -> np.ndarray:
+        """[H, W, C]."""
+        return self.images[index]
+
+    def mask(self, index: int) -> np.ndarray:
+        """int32 [H, W]."""
+        return self.masks[index].astype(np.int32)
+
+
+def open_npz(path: Path, labels: bool = True) -> tuple[Arrays, tuple[str, ...]]:
+    """The images of all parts, and the names of the classes (none where the file has no labels, or `labels` is False).
+
+    Raises UserError for a damaged file, missing keys, volumes, and labels that are not one class an image.
+    """
+    arrays = _load(path)
+    items: list[Item] = []
+    images: list[np.ndarray] = []
+    labelled = labels and any(f"{part}_labels" in arrays for part in PARTS)
+    for part in PARTS:
+        if f"{part}_images" in arrays:
+            stack = _images(path, part, arrays)
+            known = _labels(path, part, arrays, len(stack)) if labelled else [None] * len(stack)
+            items += [Item(f"{part}/{i}", Probe.of(x), part, label) for i, (x, label) in enumerate(zip(stack, known))]
+            images += list(stack)
+    classes = sorted({item.label for item in items if item.label is not None})
+    return Arrays(tuple(items), tuple(images)), tuple(str(c) for c in range(classes[-1] + 1)) if classes else ()
+
+
+def _load(path: Path) -> Mapping[str, np.ndarray]:
+    try:
+        with np.load(path) as file:
+            arrays = {key: file[key] for key in file.files if key.split("_")[0] in PARTS}
+            found = file.files
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise UserError(f"{path} cannot be read as an .npz file: {' '.join(str(error).split())}.") from error
+    if "train_images" not in arrays:
+        raise UserError(
+            f"{path} has no train_images but {', '.join(found) or 'nothing'}; MedMNIST's keys are {{train,val,test}}_{{images,labels}}."
+        )
+    return arrays
+
+
+def _images(path: Path, part: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    stack = arrays[f"{part}_images"]
+    if stack.ndim == 3:
+        return stack[..., None]
+    if stack.ndim != 4 or stack.shape[1] == stack.shape[2] == stack.shape[3]:
+        raise UserError(f"{part}_images in {path} has the shape {stack.shape}; images are [N, H, W] or [N, H, W, C], volumes are not read.")
+    return stack
+
+
+def _labels(path: Path, part: str, arrays: Mapping[str, np.ndarray], count: int) -> list[int]:
+    labels = arrays.get(f"{part}_labels")
+    if labels is None:
+        raise UserError(f"{path} has {part}_images but no {part}_labels; --config.data.task=none reads the images alone.")
+    if labels.size != count:
+        remedy = "only one class an image is read; --config.data.task=none reads the images alone"
+        raise UserError(f"{part}_labels in {path} has the shape {labels.shape} for {count} images; {remedy}.")
+    return [int(label) for label in labels.reshape(-1)]

@@ -1,0 +1,1 @@
+"""Supervised tasks on pretrained or random weights: fine-tuning and prediction."""

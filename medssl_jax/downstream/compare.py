@@ -1,0 +1,139 @@
+"""The comparison: initial weights x label amounts x repeats, each cell recorded on its own so that a run can stop anywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medssl_jax.data.sources import Dataset, Source
+from medssl_jax.data.splits import Amount, Subset, choose
+from medssl_jax.data.stream import sub_seed
+from medssl_jax.data.tiles import TileSource, load_all
+from medssl_jax.downstream.finetune import FineTuner, Task
+from medssl_jax.downstream.predict import batched, segment
+from medssl_jax.evaluate import classification_metrics, segmentation_metrics
+from medssl_jax.train.logging import say, write_json
+from medssl_jax.train.loop import Interrupted, StopRequest
+from medssl_jax.train.state import State
+
+VALIDATION_OVERLAP = 0.25  # validation looks often; the test is looked at once, with windows half over each other
+TEST_OVERLAP = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One fine-tuning: initial weights, an amount of labels, and the repeat that chooses both the labels and the seed."""
+
+    init: str
+    amount: Amount
+    subset: int
+
+    @property
+    def file(self) -> str:
+        """A file name without signs that file systems mind."""
+        return re.sub(r"[^a-z0-9.]+", "_", f"{self.init} {self.amount} {self.subset}")
+
+
+class Comparison:
+    """Runs the cells of one task on one data set."""
+
+    def __init__(self, config: ConfigDict, dataset: Dataset, task: Task, parts: Mapping[str, Any], mesh: Mesh, workdir: Path) -> None:
+        self.config, self.dataset, self.task, self.mesh = config, dataset, task, mesh
+        self.segmenting = dataset.task == "segmentation"
+        self.parts, self.folder = parts, workdir / "finetune"
+        self.folder.mkdir(exist_ok=True)
+        side = config.finetune.patch if self.segmenting else config.data.tile
+        target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
+        batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
+        self.tuner = FineTuner(task, config.finetune, mesh, batch)
+        self._predict = jax.jit(task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+    def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:
+        """The records of all cells, running those that have none; raises Interrupted between or within cells."""
+        missing = [cell for cell in cells if not (self.folder / f"{cell.file}.json").exists()]
+        for number, cell in enumerate(missing, 1):
+            if stop.requested and jax.process_count() == 1:
+                raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done")
+            self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
+        return [json.loads((self.folder / f"{cell.file}.json").read_text()) for cell in cells]
+
+    def _record(self, cell: Cell, title: str, stop: StopRequest) -> None:
+        began = time.perf_counter()
+        subset = choose(self.dataset, cell.amount, cell.subset, self.config.finetune.patch)
+        best = self.tuner.run(
+            self._training(subset),
+            {part: self.parts[part] for part in _parts_of(cell.init, self.parts)},
+            sub_seed(self.config.seed, f"subset {cell.subset}"),
+            self._validate if len(self.dataset.val) else None,
+            stop,
+            f"{title} ({cell.init}, {cell.amount})",
+        )
+        assert best.weights is not None
+        found, shown = self._score(self.dataset.test, *best.weights, TEST_OVERLAP)
+        say(f"{title}: {cell.init}, {cell.amount}, repeat {cell.subset}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
+        if jax.process_index() == 0 and cell.subset == 0:
+            np.savez_compressed(self.folder / f"{cell.file}.npz", *shown)
+        record = {"init": cell.init, "labels": cell.amount.value, "label_unit": cell.amount.unit, "subset": cell.subset}
+        record |= {"choice": subset.record(), "metrics": found, "validation": best.score, "selected_step": best.step}
+        write_json(self.folder / f"{cell.file}.json", record | {"n": len(self.dataset.test), "seconds": time.perf_counter() - began})
+
+    def _training(self, subset: Subset) -> dict[str, np.ndarray]:
+        """The labelled examples as arrays of one shape: patches as they are, images cut into tiles."""
+        examples = subset.examples(self.dataset)
+        if self.segmenting:
+            tiles = load_all(TileSource(examples, self.config.finetune.patch, kind="grid"))
+            return {"image": tiles["image"], "mask": tiles["mask"]}
+        tiles = load_all(TileSource(examples, self.config.data.tile, kind="whole"))
+        return {"image": tiles["image"], "label": tiles["label"].astype(np.int32)}
+
+    def _validate(self, state: State) -> float:
+        found, _ = self._score(self.dataset.val, state.params, state.carried, VALIDATION_OVERLAP)
+        return found["dice" if self.segmenting else "balanced_accuracy"]
+
+    def _score(self, source: Source, params: Any, carried: Any, overlap: float) -> tuple[dict[str, float], list[np.ndarray]]:
+        """Metrics over a whole split, and the predictions themselves (class maps, or probabilities [N, K])."""
+        predict = batched(self._predict, params, carried, self.mesh, self._eval_batch())
+        if not self.segmenting:
+            tiles = load_all(TileSource(source, self.config.data.tile, kind="whole"))
+            probabilities = predict(tiles["image"])
+            return classification_metrics(probabilities, tiles["label"]), [probabilities]
+        images = (source[i]["image"] for i in range(len(source)))
+        maps = list(segment(predict, images, self.config.views.size, overlap))
+        truths = [source[i]["mask"] for i in range(len(source))]
+        return segmentation_metrics(maps, truths, len(self.dataset.classes)), maps
+
+    def _eval_batch(self) -> int:
+        return -(-max(self.config.finetune.batch, 32) // self.mesh.size) * self.mesh.size
+
+
+def _parts_of(init: str, parts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The pretrained parts an init's name asks for: none for random, one for `tower/encoder`, all for `tower`."""
+    if init == "random":
+        return ()
+    return (init.split("/")[1],) if "/" in init else tuple(parts)
+
+
+def rows(records: list[dict[str, Any]], about: dict[str, str], seed: int) -> list[dict[str, Any]]:
+    """Tidy rows, one a metric, of the cells' records; `about` holds experiment, dataset and task."""
+    keys = ("init", "labels", "label_unit", "subset")
+    return [
+        {**about, **{k: r[k] for k in keys}, "seed": seed, "metric": metric, "value": value, "n": r["n"]}
+        for r in records
+        for metric, value in r["metrics"].items()
+    ]
+
+
+def fingerprint(ids: list[str]) -> str:
+    """A short hash of a list of ids, for records that say which images were used."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]

@@ -1,0 +1,115 @@
+"""Fine-tuning one network on one choice of labels, from any initial weights, with the same budget for all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medssl_jax.data.stream import index_batches, sub_seed
+from medssl_jax.downstream.classification import Classifier
+from medssl_jax.downstream.segmentation import Segmenter
+from medssl_jax.errors import UserError
+from medssl_jax.train import feed, optimizer
+from medssl_jax.train import mesh as meshes
+from medssl_jax.train.loop import Plan, StopRequest, train
+from medssl_jax.train.state import State, fresh_state
+from medssl_jax.train.step import make_step
+
+Tree = Any
+Task = Segmenter | Classifier
+
+
+@dataclasses.dataclass
+class Best:
+    """The weights with the highest validation score so far; without validation, the last ones."""
+
+    score: float = -1.0
+    step: int = 0
+    weights: tuple[Tree, Tree] | None = None
+
+    def offer(self, score: float, state: State) -> None:
+        """Keep the state's weights (a copy: the step donates its input) where they are better than those kept."""
+        if self.weights is None or score > self.score:
+            copy = jax.tree.map(jax.numpy.copy, (state.params, state.carried))
+            self.score, self.step, self.weights = score, int(state.step), copy
+
+
+class FineTuner:
+    """One task on one mesh; compiled once, used for every initial weight, label amount and seed."""
+
+    def __init__(self, task: Task, config: ConfigDict, mesh: Mesh, batch: dict[str, np.ndarray]) -> None:
+        self.task, self.config, self.mesh = task, config, mesh
+        meshes.check_batch(config.batch, 1, mesh, "finetune.batch")
+        self._optimizer = optimizer.build(config.optimizer, config.steps, config.head_warmup)
+        place = meshes.replicated(mesh)
+        self._init = jax.jit(task.init, out_shardings=place)
+        self._start = jax.jit(lambda *args: fresh_state(self._optimizer, *args), out_shardings=place)
+        self._shapes = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in batch.items()}
+        key = jax.random.key(0)
+        abstract = jax.eval_shape(self._start, key, *jax.eval_shape(task.init, key, self._shapes))
+        self._step = make_step(task, self._optimizer, mesh, meshes.shardings(abstract, mesh, fsdp=False))
+
+    def initial(self, seed: int, pretrained: Mapping[str, Tree]) -> tuple[jax.Array, Tree, Tree]:
+        """The run's key, and fresh parameters with the pretrained parts put in their places."""
+        key = jax.random.key(sub_seed(seed, "finetune/init"))
+        params, carried = self._init(key, self._shapes)
+        return key, *transfer(params, carried, pretrained)
+
+    def run(
+        self,
+        examples: dict[str, np.ndarray],
+        pretrained: Mapping[str, Tree],
+        seed: int,
+        validate: Callable[[State], float] | None,
+        stop: StopRequest | None = None,
+        title: str = "fine-tune",
+    ) -> Best:
+        """Train on `examples` [N, ...] for the configured steps; returns the weights that validation chose.
+
+        Everything random (fresh parts, order, augmentation) depends on `seed` alone, so initial weights are compared in pairs.
+        """
+        state = self._start(*self.initial(seed, pretrained))
+        config, count = self.config, len(next(iter(examples.values())))
+        order = index_batches(count, seed=sub_seed(seed, "finetune/order"), global_batch=config.batch)
+        best = Best()
+
+        def evaluate(state: State) -> dict[str, float]:
+            score = validate(state) if validate else float(state.step)
+            best.offer(score, state)
+            return {}
+
+        plan = Plan(title, config.steps, config.batch, log_every=config.steps, eval_every=config.eval_every)
+        train(state, self._step, feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
+        return best
+
+
+def transfer(params: Tree, carried: Tree, pretrained: Mapping[str, Tree]) -> tuple[Tree, Tree]:
+    """Fresh `params` and `carried` with the pretrained parts in their places.
+
+    Raises UserError where a part has other shapes, naming the first parameter that differs.
+    """
+    params, stats = dict(params), dict(carried["stats"])
+    for part, values in pretrained.items():
+        if part in params:
+            _check_shapes(part, params[part], values["params"])
+            params[part], stats[part] = jax.tree.map(jax.numpy.asarray, (values["params"], values["stats"]))
+    return params, {**carried, "stats": stats}
+
+
+def _check_shapes(part: str, fresh: Tree, given: Tree) -> None:
+    def flat(tree: Tree) -> dict[str, tuple[int, ...]]:
+        return {jax.tree_util.keystr(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+    ours, theirs = flat(fresh), flat(given)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            raise UserError(
+                f"the pretrained {part} does not fit this network: {name} is {theirs.get(name)} there and {ours.get(name)} here; "
+                "use the same config.model and the same number of channels as the pretraining."
+            )

@@ -1,0 +1,73 @@
+"""Prediction over whole images and whole sets: sliding windows with blending, batches of one static shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from medssl_jax.train import mesh as meshes
+
+Predict = Callable[[np.ndarray], np.ndarray]  # images [N, S, S, C] -> probabilities [N, ...]
+GROUP = 16  # images whose probability maps are held at a time
+
+
+def batched(predict: Callable[..., jax.Array], params: object, carried: object, mesh: Mesh, batch: int) -> Predict:
+    """`predict(params, carried, images)`, jitted, over any number of images in batches of `batch`, divided over the mesh."""
+    split = meshes.along_batch(mesh)
+
+    def run(images: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(images), batch):
+            part = images[start : start + batch]
+            padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+            placed = jax.make_array_from_callback(padded.shape, split, lambda at, padded=padded: padded[at])
+            found.append(np.asarray(predict(params, carried, placed))[: len(part)])
+        return np.concatenate(found)
+
+    return run
+
+
+def window_corners(height: int, width: int, size: int, overlap: float) -> list[tuple[int, int]]:
+    """Top left corners of windows that cover the image, evenly spread, neighbours sharing at least `overlap` of their side."""
+    stride = max(1, round(size * (1 - overlap)))
+
+    def starts(side: int) -> list[int]:
+        count = 1 + max(0, -(-(side - size) // stride))
+        return [round(i * (side - size) / max(count - 1, 1)) for i in range(count)]
+
+    return list(itertools.product(starts(height), starts(width)))
+
+
+def blending(size: int) -> np.ndarray:
+    """Weights [size, size] of a window's pixels: highest in its middle, never zero."""
+    ramp = np.hanning(size + 2)[1:-1] + 1e-3
+    return np.outer(ramp, ramp).astype(np.float32)
+
+
+def segment(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: float = 0.5) -> Iterator[np.ndarray]:
+    """Images [H, W, C] of any sizes -> class maps int32 [H, W], in order; images smaller than a window are mirrored out to it."""
+    source = iter(images)
+    while group := list(itertools.islice(source, GROUP)):
+        yield from _segment_group(predict, group, size, overlap)
+
+
+def _segment_group(predict: Predict, images: list[np.ndarray], size: int, overlap: float) -> Iterator[np.ndarray]:
+    padded = [_at_least(image, size) for image in images]
+    places = [(i, y, x) for i, p in enumerate(padded) for y, x in window_corners(*p.shape[:2], size, overlap)]
+    probabilities = predict(np.stack([padded[i][y : y + size, x : x + size] for i, y, x in places]))
+    sums = [np.zeros((*p.shape[:2], probabilities.shape[-1]), np.float32) for p in padded]
+    weights = blending(size)[:, :, None]
+    for (i, y, x), window in zip(places, probabilities, strict=True):
+        sums[i][y : y + size, x : x + size] += weights * window
+    for image, total in zip(images, sums, strict=True):
+        yield total[: image.shape[0], : image.shape[1]].argmax(-1).astype(np.int32)
+
+
+def _at_least(image: np.ndarray, size: int) -> np.ndarray:
+    height, width = image.shape[:2]
+    extra = ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0))
+    return np.pad(image, extra, mode="symmetric") if any(after for _, after in extra) else image

@@ -1,0 +1,122 @@
+"""The story of a run: data -> pretrain -> fine-tune -> report."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medssl_jax.data.sources import Dataset, open_dataset
+from medssl_jax.data.splits import Amount, parse_amounts
+from medssl_jax.downstream.classification import Classifier
+from medssl_jax.downstream.compare import Cell, Comparison, rows
+from medssl_jax.downstream.finetune import Task
+from medssl_jax.downstream.levels import levels
+from medssl_jax.downstream.segmentation import Segmenter
+from medssl_jax.errors import UserError
+from medssl_jax.methods import view_recipe
+from medssl_jax.models import build_backbone, linear, pixel_head
+from medssl_jax.pretrain import Pretrained, pretrain
+from medssl_jax.report import outlines, write_report
+from medssl_jax.train.logging import say, write_json
+from medssl_jax.train.loop import StopRequest
+from medssl_jax.train.mesh import make_mesh
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "medssl_jax")
+DEFAULT_AMOUNTS = {"segmentation": "1 image, 4 images, all", "classification": "1%, 10%, all"}
+SAMPLE_AMOUNTS = "1 patch, 4 patches, 16 patches, all"
+
+
+def run(config: ConfigDict, workdir: Path, command: str) -> None:
+    """Run the experiment, or what is left of it, and leave results.json and report.html in `workdir`."""
+    began = time.perf_counter()
+    mesh = make_mesh()
+    dataset = open_dataset(config.data, config.seed)
+    for note in dataset.notes:
+        say(f"Data: {note}")
+    with StopRequest() as stop:
+        pretrained = pretrain(config, dataset, mesh, workdir, stop)
+        records = compare(config, dataset, pretrained, mesh, workdir, stop)
+    write_json(workdir / "results.json", records)
+    write_json(workdir / "summary.json", _summary(config, dataset, pretrained, mesh, command, time.perf_counter() - began))
+    if jax.process_index() == 0:
+        print(write_report(workdir))
+
+
+def compare(
+    config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, workdir: Path, stop: StopRequest
+) -> list[dict[str, Any]]:
+    """Fine-tune from every initial weight on every amount of labels; tidy rows, the trivial levels among them."""
+    if dataset.task == "none" or not len(dataset.test):
+        say("No labelled test images: pretrained only, no fine-tuning. Masks or class folders would allow it.")
+        return []
+    amounts, repeats = _amounts(config, dataset), config.finetune.seeds
+    cells = [Cell(init, amount, s) for amount in amounts for s in range(repeats) for init in _inits(config, pretrained)]
+    comparison = Comparison(config, dataset, _task(config, dataset), pretrained.parts, mesh, workdir)
+    about = {"experiment": config.name, "dataset": dataset.name, "task": dataset.task}
+    found = rows(comparison.run(cells, stop), about, config.seed)
+    if dataset.task == "segmentation" and jax.process_index() == 0:
+        _picture(workdir, dataset, cells)
+    trivial = levels(dataset, amounts, repeats, config.finetune.patch)
+    return found + [{**about, **row, "seed": config.seed} for row in trivial]
+
+
+def _task(config: ConfigDict, dataset: Dataset) -> Task:
+    backbone, views = build_backbone(config.model), view_recipe(config, dataset.channels, dataset.modality)
+    if dataset.task == "segmentation":
+        return Segmenter(backbone, pixel_head(len(dataset.classes)), views)
+    return Classifier(backbone, linear(len(dataset.classes)), views)
+
+
+def _amounts(config: ConfigDict, dataset: Dataset) -> list[Amount]:
+    text = config.finetune.labels
+    if text == "auto":
+        text = SAMPLE_AMOUNTS if dataset.name == "sample" else DEFAULT_AMOUNTS[dataset.task]
+    return parse_amounts(text)
+
+
+def _inits(config: ConfigDict, pretrained: Pretrained) -> list[str]:
+    """random, the method, and its encoder alone where it has a decoder to leave behind."""
+    both = [f"{pretrained.method}/encoder"] if "decoder" in pretrained.parts else []
+    possible = ["random", pretrained.method, *both]
+    if config.finetune.inits == "auto":
+        return possible
+    chosen = [name.strip() for name in config.finetune.inits.split(",")]
+    for name in chosen:
+        if name not in possible:
+            raise UserError(f"config.finetune.inits names {name!r}; this run has {', '.join(possible)}.")
+    return chosen
+
+
+def _picture(workdir: Path, dataset: Dataset, cells: list[Cell]) -> None:
+    """Test images with truth and prediction outlines, at the smallest amount, first repeat."""
+    import numpy as np
+
+    shown = [c for c in cells if c.amount == cells[0].amount and c.subset == 0]
+    test = [dataset.test[i] for i in range(min(3, len(dataset.test)))]
+    maps = {}
+    for cell in shown:
+        with np.load(workdir / "finetune" / f"{cell.file}.npz") as file:
+            maps[cell.init] = [file[f"arr_{i}"] for i in range(len(test))]
+    outlines(workdir / "figures" / "predictions.png", [t["image"] for t in test], [t["mask"] for t in test], maps, [t["id"] for t in test])
+
+
+def _summary(config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, command: str, seconds: float) -> dict[str, Any]:
+    device = mesh.devices.flat[0]
+    sizes = {name: len(getattr(dataset, name)) for name in ("pool", "val", "test")}
+    about = {k: getattr(dataset, k) for k in ("name", "task", "classes", "channels", "modality", "licence", "citation", "notes")}
+    return {
+        "dataset": {**about, **sizes, "dtype": str(dataset.dtype)},
+        "method": pretrained.method,
+        "command": command,
+        "seconds": {"pretrain": round(pretrained.seconds, 1), "total": round(seconds, 1)},
+        "device": f"{mesh.size} x {device.device_kind} ({platform.machine()})",
+        "versions": {name: version(name) for name in PACKAGES},
+        "warnings": list(pretrained.warnings),
+    }

@@ -1,0 +1,77 @@
+"""Self-supervised methods, one a file, built from a config."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from medssl_jax.augment import Proxy, Recipe, recipe
+from medssl_jax.errors import UserError
+from medssl_jax.losses import l1, l2
+from medssl_jax.methods.base import Pretraining
+from medssl_jax.methods.byol import BYOL
+from medssl_jax.methods.restoration import Restoration
+from medssl_jax.methods.simclr import SimCLR
+from medssl_jax.methods.tower import Tower
+from medssl_jax.models import Backbone, build_backbone, pixel_head, projector
+
+__all__ = ["BYOL", "Pretraining", "Restoration", "SimCLR", "Tower", "build", "view_recipe"]
+
+RESTORATIONS = {"l1": l1, "l2": l2}
+
+
+def build(config: ConfigDict, channels: int, modality: str) -> Pretraining:
+    """The method that `config.method` describes, for images of that many channels; `modality` is the data set's own.
+
+    Raises UserError for an unknown name, with the nearest one.
+    """
+    maker = _MAKERS.get(config.method.name)
+    if maker is None:
+        near = difflib.get_close_matches(config.method.name, _MAKERS, 1)
+        hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(_MAKERS)}"
+        raise UserError(f"config.method.name={config.method.name!r} is not a method; {hint}?")
+    return maker(config, build_backbone(config.model), view_recipe(config, channels, modality), channels)
+
+
+def view_recipe(config: ConfigDict, channels: int, modality: str) -> Recipe:
+    """The augmentations of `config.views`; its own modality wins over the data set's."""
+    chosen = modality if config.views.modality == "auto" else config.views.modality
+    return recipe(chosen, config.views.size, channels)
+
+
+def _simclr(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> SimCLR:
+    return SimCLR(backbone, projector(*config.model.projection), views, temperature=config.method.temperature)
+
+
+def _byol(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> BYOL:
+    heads = [projector(*config.model.projection, norm=True) for _ in ("projector", "predictor")]
+    return BYOL(backbone, *heads, views, steps=config.pretrain.steps, decay=config.method.decay)
+
+
+def _restoration(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Restoration:
+    return Restoration(backbone, pixel_head(channels), views, Proxy(**config.method.proxy), RESTORATIONS[config.method.restoration])
+
+
+def _tower(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Tower:
+    m = config.method
+    return Tower(
+        backbone,
+        pixel_head(channels),
+        views,
+        Proxy(**m.proxy),
+        RESTORATIONS[m.restoration],
+        projector=projector(*config.model.projection),
+        temperature=m.temperature,
+        contrastive_weight=m.contrastive_weight,
+        restoration_weight=m.restoration_weight,
+    )
+
+
+_MAKERS: dict[str, Callable[[ConfigDict, Backbone, Recipe, int], Pretraining]] = {
+    "tower": _tower,
+    "simclr": _simclr,
+    "byol": _byol,
+    "restoration": _restoration,
+}

@@ -1,0 +1,45 @@
+"""The little that all pretraining methods share."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+
+from medssl_jax.models import Backbone, Network
+from medssl_jax.train.method import Batch, Logs, Method, Tree, Views
+
+__all__ = ["Batch", "Logs", "Pretraining", "Tree", "Views", "forward", "init_backbone", "parts"]
+
+
+class Pretraining(Method, Protocol):
+    """A method whose networks are worth transferring."""
+
+    backbone: Backbone
+
+    def transferable(self, params: Tree, carried: Tree) -> dict[str, Tree]:
+        """{"encoder": {"params", "stats"}, "decoder"?: the same}: what fine-tuning starts from."""
+
+
+def init_backbone(key: jax.Array, backbone: Backbone, images: jax.Array, decoder: bool) -> tuple[dict, dict, Any, Any]:
+    """Parameters and statistics by part, with the feature maps and (where wanted) the decoded map of `images`."""
+    encoder_key, decoder_key = jax.random.split(key)
+    params, stats = {}, {}
+    params["encoder"], stats["encoder"] = backbone.encoder.init(encoder_key, images)
+    features, _ = forward(backbone.encoder, "encoder", params, stats, images, train=False)
+    if not decoder:
+        return params, stats, features, None
+    params["decoder"], stats["decoder"] = backbone.decoder.init(decoder_key, features)
+    decoded, _ = forward(backbone.decoder, "decoder", params, stats, features, train=False)
+    return params, stats, features, decoded
+
+
+def forward(network: Network, part: str, params: dict, stats: dict, x: Any, train: bool = True) -> tuple[Any, dict]:
+    """Apply one part; returns its output and all statistics with that part's replaced."""
+    out, new = network.apply(params[part], stats[part], x, train=train)
+    return out, {**stats, part: new}
+
+
+def parts(params: dict, stats: dict, *names: str) -> dict[str, Tree]:
+    """The named parts, each as {"params", "stats"}."""
+    return {name: {"params": params[name], "stats": stats[name]} for name in names}

@@ -1,0 +1,52 @@
+"""TOWER: an image and its corruption attract, and the corruption is restored: encoder and decoder learn together (arXiv 2211.14715)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medssl_jax.losses import info_nce
+from medssl_jax.methods import base
+from medssl_jax.methods.restoration import Restoration
+from medssl_jax.models import Network, pool
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower(Restoration):
+    """Restoration, with InfoNCE between the clean crop and its corruption. The two views are two passes, each with its own batch
+    statistics (the paper's order: clean, then corrupted). The weights reach the paper's ablation: Con NL+M is `restoration_weight=0`,
+    Gen NL+M `contrastive_weight=0`."""
+
+    projector: Network = dataclasses.field(kw_only=True)
+    temperature: float = 0.1
+    contrastive_weight: float = 1.0
+    restoration_weight: float = 1.0
+
+    def init(self, key: jax.Array, batch: base.Batch) -> tuple[Any, Any]:
+        """Encoder, decoder, the head that paints and the head that projects."""
+        params, carried = super().init(jax.random.fold_in(key, 0), batch)
+        pooled = jnp.zeros((1, self.backbone.feature_dim))
+        params["projector"], carried["stats"]["projector"] = self.projector.init(jax.random.fold_in(key, 1), pooled)
+        return params, carried
+
+    def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
+        """L = restoration_weight * L_gen + contrastive_weight * L_con (the paper's L_gen + lambda L_con, lambda = 1)."""
+        encoder = self.backbone.encoder
+        clean, stats = base.forward(encoder, "encoder", params, carried["stats"], views["clean"])
+        corrupted, stats = base.forward(encoder, "encoder", params, stats, views["corrupted"])
+        z, stats = base.forward(self.projector, "projector", params, stats, pool(clean))
+        z_plus, stats = base.forward(self.projector, "projector", params, stats, pool(corrupted))
+        contrastive, logs = info_nce(z, z_plus, self.temperature)
+        restored, stats = self.paint(params, stats, corrupted)
+        generative = self.restoration(restored, views["clean"])
+        loss = self.restoration_weight * generative + self.contrastive_weight * contrastive
+        logs |= {"contrastive": contrastive, "restoration": generative, "hidden": views["hidden"].mean()}
+        return loss, ({"stats": stats}, logs)
+
+    def transferable(self, params: Any, carried: Any) -> dict[str, Any]:
+        """Encoder and, where restoration trained it, decoder."""
+        names = ("encoder", "decoder") if self.restoration_weight else ("encoder",)
+        return base.parts(params, carried["stats"], *names)

@@ -1,0 +1,47 @@
+"""Flax Linen networks behind pure functions; the only place that imports flax.linen."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from medssl_jax.errors import UserError
+from medssl_jax.models.heads import linear, pixel_head, pool, projector
+from medssl_jax.models.network import Network, Style
+from medssl_jax.models.resnet import EXPANSION, ResNetEncoder, torchvision_name
+from medssl_jax.models.unet import Decoder, UNetEncoder
+
+__all__ = ["Backbone", "Network", "build_backbone", "linear", "pixel_head", "pool", "projector", "torchvision_name"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """An encoder and a decoder that fit each other. `strides` of the encoder's maps, finest first; `feature_dim` channels of its
+    coarsest map, `decoder_dim` channels of the decoded map."""
+
+    encoder: Network
+    decoder: Network
+    strides: tuple[int, ...]
+    feature_dim: int
+    decoder_dim: int
+
+
+def build_backbone(config: ConfigDict) -> Backbone:
+    """The U-Net that `config` (config.model) describes. Raises UserError for an unknown name, with the nearest one."""
+    names = ("unet", *EXPANSION)
+    if config.name not in names:
+        near = difflib.get_close_matches(config.name, names, 1, cutoff=0)[0]
+        raise UserError(f"config.model.name={config.name!r} is not a network; did you mean {near!r} (of {', '.join(names)})?")
+    style = Style(config.norm, jnp.dtype(config.dtype), config.remat)
+    if config.name == "unet":
+        encoder, levels = UNetEncoder(config.width, config.depth, style), config.depth
+        feature_dim = config.width * 2 ** (levels - 1)
+    else:
+        encoder, levels = ResNetEncoder(config.name, config.width, style), 6
+        feature_dim = config.width * 8 * EXPANSION[config.name]
+    widths = tuple(config.decoder_width * 2**i for i in range(levels - 1))
+    decoder = Decoder(widths, style, narrow=config.name == "unet")
+    return Backbone(Network(encoder), Network(decoder), tuple(2**i for i in range(levels)), feature_dim, config.decoder_width)

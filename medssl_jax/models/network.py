@@ -1,0 +1,94 @@
+"""A network as pure functions, and the layers that all networks here are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Tree = Any
+conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")  # He et al. 2015, as torchvision has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A Linen module `(x, train) -> output` behind two pure functions; `stats` are its batch statistics ({} where it has none)."""
+
+    module: nn.Module
+
+    def init(self, key: jax.Array, x: Any) -> tuple[Tree, Tree]:
+        """Fresh float32 parameters and statistics for inputs of the shapes of `x`."""
+        variables = self.module.init(key, x, train=False)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def apply(self, params: Tree, stats: Tree, x: Any, *, train: bool) -> tuple[Any, Tree]:
+        """The output and the new statistics. With train=False the running statistics are used, and come back unchanged."""
+        if not (train and stats):
+            return self.module.apply({"params": params, "batch_stats": stats}, x, train=train), stats
+        out, new = self.module.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+        return out, new["batch_stats"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """What all layers of a network share: the norm (batch | group), what is computed in, and whether blocks are recomputed."""
+
+    norm: str = "batch"
+    dtype: Any = jnp.float32
+    remat: bool = False
+
+    def block(self, module: type[nn.Module]) -> Any:
+        """The module, its activations recomputed in the backward pass where `remat` says so."""
+        return nn.remat(module, static_argnums=(2,)) if self.remat else module
+
+    def conv(self, features: int, kernel: int, stride: int = 1, *, name: str) -> nn.Conv:
+        """A convolution without bias, padded as PyTorch's `padding=kernel // 2`."""
+        pad = (kernel // 2, kernel // 2)
+        return nn.Conv(
+            features, (kernel, kernel), (stride, stride), (pad, pad), use_bias=False, dtype=self.dtype, kernel_init=conv_init, name=name
+        )
+
+    def normalise(self, x: jax.Array, train: bool, name: str) -> jax.Array:
+        """Batch norm over the global batch (PyTorch's momentum 0.1 is 0.9 here), or group norm with 8 groups at most."""
+        if self.norm == "batch":
+            layer = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=name)
+            return layer(x)
+        return nn.GroupNorm(_groups(x.shape[-1]), dtype=self.dtype, name=name)(x)
+
+
+def _groups(channels: int, most: int = 8) -> int:
+    return max(g for g in range(1, most + 1) if channels % g == 0)
+
+
+class ConvPair(nn.Module):
+    """Twice convolution 3 x 3, norm, ReLU."""
+
+    features: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """[B, H, W, C] -> [B, H, W, features]."""
+        for i in (1, 2):
+            x = self.style.conv(self.features, 3, name=f"conv{i}")(x)
+            x = nn.relu(self.style.normalise(x, train, f"bn{i}"))
+        return x
+
+
+def upsample(x: jax.Array, like: jax.Array) -> jax.Array:
+    """Nearest neighbour [B, h, w, C] -> the height and width of `like`: never assumed to be twice as large (28 px gives 4 -> 7)."""
+    batch, height, width, channels = x.shape
+    rows, columns = like.shape[1:3]
+    if (rows, columns) == (2 * height, 2 * width):
+        spread = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
+        return spread.reshape(batch, rows, columns, channels)
+    return jax.image.resize(x, (batch, rows, columns, channels), "nearest")
+
+
+
+def to_signed(x: jax.Array, dtype: Any) -> jax.Array:
+    """[0, 1] -> [-1, 1]: the input normalisation, (x - 0.5) / 0.5."""
+    return (x * 2.0 - 1.0).astype(dtype)

@@ -1,0 +1,51 @@
+"""The plain U-Net encoder, and the decoder that it shares with the ResNets (Ronneberger et al. 2015)."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from medssl_jax.models.network import ConvPair, Style, to_signed, upsample
+
+
+class UNetEncoder(nn.Module):
+    """`depth` levels of two convolutions; width doubles and side halves (max pooling) from level to level."""
+
+    width: int
+    depth: int
+    style: Style
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+        """[B, H, W, C] in [0, 1] -> maps [B, H / 2^i, W / 2^i, width * 2^i], finest first."""
+        x, maps = to_signed(x, self.style.dtype), []
+        for level in range(self.depth):
+            if level:
+                x = nn.max_pool(x, (2, 2), (2, 2))
+            x = self.style.block(ConvPair)(self.width * 2**level, self.style, name=f"level{level}")(x, train)
+            maps.append(x)
+        return tuple(maps)
+
+
+class Decoder(nn.Module):
+    """From the coarsest map up: upsample to the next finer map, put it beside, two convolutions (reference: TOWER 2.3).
+
+    `widths` are the channels a level, finest first. With `narrow`, a 1 x 1 convolution halves the channels before upsampling (where
+    the U-Net paper has its up-convolution): the widest convolution, at the finest level, then costs two thirds.
+    """
+
+    widths: tuple[int, ...]
+    style: Style
+    narrow: bool = False
+
+    @nn.compact
+    def __call__(self, maps: tuple[jax.Array, ...], train: bool) -> jax.Array:
+        """Maps [B, h_i, w_i, C_i], finest first, one more than `widths` -> [B, h_0, w_0, widths[0]]."""
+        x = maps[-1]
+        for level in reversed(range(len(self.widths))):
+            if self.narrow:
+                x = self.style.conv(self.widths[level], 1, name=f"narrow{level}")(x)
+            x = jnp.concatenate([upsample(x, maps[level]), maps[level].astype(x.dtype)], axis=-1)
+            x = self.style.block(ConvPair)(self.widths[level], self.style, name=f"level{level}")(x, train)
+        return x

@@ -1,0 +1,110 @@
+"""What is watched while pretraining: kNN and ridge probes where labels exist, and whether the features collapse."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from medssl_jax.augment import to_unit
+from medssl_jax.data.tiles import TileSource
+from medssl_jax.downstream.predict import batched
+from medssl_jax.evaluate import collapse_panel, collapse_warning, knn_accuracy, ridge_accuracy
+from medssl_jax.methods import Pretraining
+from medssl_jax.models import pool
+from medssl_jax.train.logging import say
+from medssl_jax.train.state import State
+
+IMAGES = 512  # tiles looked at; the panel's numbers depend on it
+CELLS = 2048  # feature vectors of a segmentation probe
+PROBE_STRIDE = 8  # segmentation probes classify the encoder's vectors at this stride, or the next finer one
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Tiles looked at: uint8|uint16 [N, T, T, C], with a label a tile [N] or a mask [N, T, T] where they exist."""
+
+    images: np.ndarray
+    targets: np.ndarray | None
+
+    @classmethod
+    def draw(cls, tiles: TileSource, seed: int) -> Sample | None:
+        """Up to IMAGES labelled tiles (or, where none is labelled, unlabelled ones), chosen by the seed."""
+        count = len(tiles)
+        chosen = np.sort(np.random.default_rng(seed).permutation(count)[:IMAGES])
+        examples = [tiles[int(i)] for i in chosen]
+        labelled = [e for e in examples if "mask" in e or "label" in e]
+        kept = labelled or examples
+        if not kept:
+            return None
+        targets = np.stack([e["mask"] if "mask" in e else e["label"] for e in kept]) if labelled else None
+        return cls(np.stack([e["image"] for e in kept]), targets)
+
+
+class Monitor:
+    """Called with a state; returns scalars for the log and says so where something is wrong."""
+
+    def __init__(self, method: Pretraining, mesh: Mesh, bank: Sample, queries: Sample | None, batch: int) -> None:
+        self._method, self._mesh, self._batch = method, mesh, batch
+        self._bank, self._queries = bank, queries
+        self._embed = jax.jit(self._features, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        self.warning: str | None = None
+
+    def _features(self, params: Any, carried: Any, images: jax.Array) -> dict[str, jax.Array]:
+        """Pooled vectors [N, F], projections [N, P] where there is a projector, and the probed feature map [N, h, w, D]."""
+        maps, _ = self._method.backbone.encoder.apply(params["encoder"], carried["stats"]["encoder"], to_unit(images), train=False)
+        found = {"backbone": pool(maps)}
+        projector = getattr(self._method, "projector", None)
+        if projector is not None:
+            found["projector"], _ = projector.apply(params["projector"], carried["stats"]["projector"], found["backbone"], train=False)
+        strides = self._method.backbone.strides
+        found["map"] = maps[max(i for i, stride in enumerate(strides) if stride <= max(PROBE_STRIDE, strides[0]))]
+        return found
+
+    def __call__(self, state: State) -> dict[str, float]:
+        """The collapse panel of backbone and projector, and the probes."""
+        bank = self._vectors(state, self._bank)
+        scalars: dict[str, float] = {}
+        for name in ("backbone", "projector"):
+            if name in bank:
+                scalars |= self._panel(name, bank[name], int(state.step))
+        if self._queries is not None and self._queries.targets is not None and self._bank.targets is not None:
+            scalars |= self._probe(bank, self._vectors(state, self._queries))
+        return scalars
+
+    def _vectors(self, state: State, sample: Sample) -> dict[str, np.ndarray]:
+        names = [n for n in ("backbone", "projector", "map") if n != "projector" or hasattr(self._method, "projector")]
+        return {n: self._run(state, sample.images, n) for n in names}
+
+    def _run(self, state: State, images: np.ndarray, name: str) -> np.ndarray:
+        return batched(lambda p, c, x: self._embed(p, c, x)[name], state.params, state.carried, self._mesh, self._batch)(images)
+
+    def _panel(self, name: str, vectors: np.ndarray, step: int) -> dict[str, float]:
+        panel = collapse_panel(vectors)
+        warning = collapse_warning(panel, vectors.shape[1])
+        if warning and name == "backbone":
+            self.warning = f"Step {step}: {warning}"
+            say(self.warning)
+        return {f"collapse/{name}_{key}": float(value) for key, value in panel.items()}
+
+    def _probe(self, bank: dict[str, np.ndarray], queries: dict[str, np.ndarray]) -> dict[str, float]:
+        train, query = ((_cells if s.targets.ndim == 3 else _whole)(v, s.targets) for v, s in ((bank, self._bank), (queries, self._queries)))
+        return {"probe/knn": float(knn_accuracy(*train, *query)), "probe/ridge": float(ridge_accuracy(*train, *query))}
+
+
+def _whole(vectors: dict[str, np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return vectors["backbone"], labels
+
+
+def _cells(vectors: dict[str, np.ndarray], masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One vector a cell of the feature map with the commonest class of its pixels; at most CELLS of them, evenly taken."""
+    maps = vectors["map"]
+    count, height, width, depth = maps.shape
+    rows, columns = masks.shape[1] // height, masks.shape[2] // width
+    cut = masks[:, : height * rows, : width * columns].reshape(count, height, rows, width, columns)
+    shares = np.stack([(cut == c).mean((2, 4)) for c in range(masks.max() + 1)], -1)
+    every = max(1, count * height * width // CELLS)
+    return maps.reshape(-1, depth)[::every], shares.argmax(-1).reshape(-1)[::every]

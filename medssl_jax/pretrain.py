@@ -1,0 +1,142 @@
+"""One pretraining: tiles in, a network worth transferring out, watched on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from medssl_jax import methods
+from medssl_jax.data.sources import Dataset
+from medssl_jax.data.stream import example_batches, index_batches, sub_seed
+from medssl_jax.data.tiles import TileSource, load_all
+from medssl_jax.errors import UserError
+from medssl_jax.monitor import Monitor, Sample
+from medssl_jax.report import triplets
+from medssl_jax.train import checkpoint, feed, optimizer
+from medssl_jax.train import mesh as meshes
+from medssl_jax.train.logging import Logger, say, write_json
+from medssl_jax.train.loop import Plan, StopRequest, train
+from medssl_jax.train.state import State, init_state
+from medssl_jax.train.step import example_keys, make_step
+
+PICTURED = 6  # images in the triplets of the report
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """What fine-tuning starts from: `parts` {"encoder": {"params", "stats"}, "decoder"?: the same}, and where it came from."""
+
+    method: str
+    parts: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def tile_kind(dataset: Dataset) -> str:
+    """Classification sees whole images; everything else sees tiles at the images' own resolution."""
+    return "whole" if dataset.task == "classification" else "grid"
+
+
+def load(run: Path, mesh: Mesh) -> Pretrained:
+    """The network that a finished pretraining left in the run directory `run`. Raises UserError where there is none."""
+    about = run / "pretrained.json"
+    if not about.exists():
+        raise UserError(f"{run} holds no finished pretraining (no pretrained.json); point --config.pretrain.from at a run directory.")
+    found = json.loads(about.read_text())
+    parts = jax.device_get(checkpoint.load_tree(run / "pretrained", meshes.replicated(mesh)))
+    return Pretrained(found["method"], parts, tuple(found["warnings"]), found["seconds"])
+
+
+def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, stop: StopRequest) -> Pretrained:
+    """Pretrain on the pool, continuing from the latest checkpoint in `workdir`; a finished pretraining is only loaded."""
+    if config.pretrain["from"]:
+        return load(Path(config.pretrain["from"]).expanduser(), mesh)
+    if (workdir / "pretrained.json").exists():
+        return load(workdir, mesh)
+    began = time.perf_counter()
+    method = methods.build(config, dataset.channels, dataset.modality)
+    tiles = TileSource(dataset.pool, config.data.tile, kind=tile_kind(dataset))
+    state, warning = _run(config, method, dataset, tiles, mesh, workdir, stop)
+    parts = jax.jit(method.transferable, out_shardings=meshes.replicated(mesh))(state.params, state.carried)
+    checkpoint.save_tree(workdir / "pretrained", parts)
+    if hasattr(method, "restore"):
+        picture(workdir / "figures" / "restoration.png", method, state, tiles)
+    found = Pretrained(config.method.name, jax.device_get(parts), (warning,) if warning else (), time.perf_counter() - began)
+    about = {"method": found.method, "channels": dataset.channels, "warnings": found.warnings, "seconds": found.seconds}
+    write_json(workdir / "pretrained.json", about)
+    return found
+
+
+def _run(
+    config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh, workdir: Path, stop: StopRequest
+) -> tuple[State, str | None]:
+    p = config.pretrain
+    meshes.check_batch(p.batch, p.accumulate, mesh, "pretrain.batch")
+    update = optimizer.build(p.optimizer, p.steps)
+    shapes = {"image": np.zeros((1, config.data.tile, config.data.tile, dataset.channels), dataset.dtype)}
+    start = jax.tree_util.Partial(init_state, method, update)
+    key = jax.random.key(sub_seed(config.seed, "pretrain"))
+    places = meshes.shardings(jax.eval_shape(start, key, shapes), mesh, p.fsdp)
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", p.checkpoint_every, p.keep)
+    try:
+        state = checkpoints.restore(checkpoint.abstract(jax.eval_shape(start, key, shapes), places))
+        if state is None:
+            state = jax.jit(start, out_shardings=places)(key, shapes)
+        elif int(state.step):
+            say(f"Continuing the pretraining at step {int(state.step)} of {p.steps}.")
+        step = make_step(method, update, mesh, places, p.accumulate)
+        first = int(state.step)
+        logger = Logger(workdir, "pretrain", resume_step=first)
+        monitor = _monitor(config, method, dataset, tiles, mesh)
+        plan = Plan(f"pretrain {config.method.name}", p.steps, p.batch, p.log_every, p.eval_every)
+        batches = feed_tiles(config, tiles, mesh, first)
+        state = train(state, step, batches, plan, logger=logger, checkpoints=checkpoints, evaluate=monitor, stop=stop)
+        logger.close()
+    finally:
+        checkpoints.close()
+    return state, monitor.warning
+
+
+def feed_tiles(config: ConfigDict, tiles: TileSource, mesh: Mesh, first: int) -> Iterator[feed.Batch]:
+    """Global batches from step `first` on, in the same order for both placements."""
+    seed, batch = sub_seed(config.seed, "pretrain/order"), config.pretrain.batch
+    if config.data.placement == "device":
+        examples = {"image": load_all(tiles)["image"]}
+        return feed.from_device(mesh, examples, index_batches(len(tiles), seed=seed, global_batch=batch, start_step=first))
+    d = config.data
+    local = example_batches(tiles, seed=seed, global_batch=batch, start_step=first, threads=d.threads, workers=d.workers)
+    return feed.from_host(mesh, ({"image": b["image"], "slot": b["slot"]} for b in local))
+
+
+def _monitor(config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh) -> Monitor:
+    bank = Sample.draw(tiles, sub_seed(config.seed, "monitor"))
+    held_out = TileSource(dataset.val, config.data.tile, kind=tile_kind(dataset)) if len(dataset.val) else None
+    queries = Sample.draw(held_out, sub_seed(config.seed, "monitor")) if held_out else None
+    return Monitor(method, mesh, bank, queries, config.pretrain.batch)
+
+
+def picture(path: Path, method: Any, state: State, tiles: TileSource) -> None:
+    """Clean, corrupted and restored crops side by side."""
+    count = min(PICTURED, len(tiles))
+    chosen = [tiles[i * len(tiles) // count] for i in range(count)]
+    batch = {"image": np.stack([c["image"] for c in chosen])}
+
+    def look(state: State, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+        views = method.views(example_keys(state.key, state.step, jax.numpy.arange(count)), batch)
+        return views["clean"], views["corrupted"], method.restore(state.params, state.carried, views)
+
+    place = jax.tree.leaves(state.params)[0].sharding
+    replicated = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
+    shown = jax.jit(look, out_shardings=replicated)(state, batch)
+    if jax.process_index() == 0:
+        path.parent.mkdir(exist_ok=True)
+        triplets(path, *(np.asarray(x) for x in shown))

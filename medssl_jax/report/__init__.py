@@ -1,0 +1,26 @@
+"""What a person looks at: the table in the terminal, the plots and pictures, and the page with all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medssl_jax.report.page import main_tables, write_page
+from medssl_jax.report.pictures import contact_sheet, outlines, triplets
+from medssl_jax.report.rundir import read_run
+from medssl_jax.report.tables import summarise, to_text
+
+__all__ = ["contact_sheet", "outlines", "summarise", "triplets", "write_page", "write_report"]
+
+
+def write_report(workdir: Path | str) -> str:
+    """Draw the plots of a run, write its report.html, and return the table for the terminal.
+
+    Args:
+      workdir: a run directory; whatever is missing in it is missing in the report.
+
+    Raises:
+      UserError: there is no such directory.
+    """
+    write_page(workdir)
+    tables = main_tables(read_run(workdir).rows)
+    return "\n\n".join(to_text(table) for table in tables) or "No fine-tuning results yet: nothing to compare."

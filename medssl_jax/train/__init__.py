@@ -1,0 +1,1 @@
+"""Training that knows no method by name: state, step, loop, optimizer, mesh, checkpoints, logging."""

@@ -1,0 +1,97 @@
+"""Checkpoints: parameters, the rest of the state, and a word about the run, kept apart so that each can be read alone (Orbax)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from medssl_jax.errors import UserError
+from medssl_jax.train.logging import say
+from medssl_jax.train.state import State
+
+
+class Checkpoints:
+    """The checkpoints of one run under `path`: the latest `keep`, saved every `every` steps and on a preemption notice."""
+
+    def __init__(self, path: Path, every: int, keep: int) -> None:
+        self.path = path
+        decide = policies.AnySavePolicy([policies.PreemptionCheckpointingPolicy(), policies.FixedIntervalPolicy(every)])
+        options = ocp.CheckpointManagerOptions(save_decision_policy=decide, preservation_policy=policies.LatestN(keep))
+        self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+
+    def due(self, step: int) -> bool:
+        """Whether `save` would write at this step."""
+        return self._manager.should_save(step)
+
+    def save(self, state: State, *, force: bool = False) -> None:
+        """Write in the background. `force`: also where the step is not due; a step already there is left as it is."""
+        step = int(state.step)
+        if force and step in self._manager.all_steps():
+            return
+        rest = {"step": state.step, "key": state.key, "carried": state.carried, "opt_state": state.opt_state}
+        items = {"params": ocp.args.StandardSave(state.params), "rest": ocp.args.StandardSave(rest)}
+        self._manager.save(step, args=ocp.args.Composite(**items), force=force)
+
+    def restore(self, abstract: State) -> State | None:
+        """The latest state that can be read, placed as the shardings in `abstract` say; None where there is none.
+
+        A checkpoint cut short is passed over with a word, and the one before it is taken.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                return self._restore(step, abstract)
+            except (ValueError, OSError, KeyError) as error:
+                self._pass_over(step, error)
+        return None
+
+    def _restore(self, step: int, abstract: State) -> State:
+        rest = {"step": abstract.step, "key": abstract.key, "carried": abstract.carried, "opt_state": abstract.opt_state}
+        items = {"params": ocp.args.StandardRestore(abstract.params), "rest": ocp.args.StandardRestore(rest)}
+        found = self._manager.restore(step, args=ocp.args.Composite(**items))
+        return State(params=found.params, **found.rest)
+
+    def _pass_over(self, step: int, error: Exception) -> None:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        say(f"The checkpoint of step {step} in {self.path} cannot be read ({reason[:120]}); going back to the one before it.")
+        self._manager.delete(step)
+
+    def preempted(self, step: int) -> bool:
+        """Whether the cluster has announced the end of this run (the same answer in every process)."""
+        return self._manager.reached_preemption(step)
+
+    @property
+    def latest(self) -> int | None:
+        """The step of the newest checkpoint."""
+        return self._manager.latest_step()
+
+    def close(self) -> None:
+        """Wait for writes under way."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def save_tree(path: Path, tree: Any) -> None:
+    """One tree of arrays, whole or not at all."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), tree, force=True)
+
+
+def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
+    """The tree of a `save_tree`, each array placed as `place` says. Raises UserError where it cannot be read."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            found = checkpointer.metadata(path.absolute()).item_metadata.tree
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), found)
+            return checkpointer.restore(path.absolute(), shapes)
+    except (ValueError, OSError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} does not hold readable weights ({reason[:160]}); pretrain again.") from error
+
+
+def abstract(tree: Any, shardings: Any) -> Any:
+    """Shapes, dtypes and the places where arrays shall go, without arrays."""
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, shardings)

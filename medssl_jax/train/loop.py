@@ -1,0 +1,122 @@
+"""The training loop: dispatch a step, then look at the numbers of the steps before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+
+from medssl_jax.errors import UserError
+from medssl_jax.train.checkpoint import Checkpoints
+from medssl_jax.train.logging import Logger, Progress
+from medssl_jax.train.state import State
+from medssl_jax.train.step import Batch, Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train, and how often to look."""
+
+    title: str
+    steps: int
+    batch: int
+    log_every: int
+    eval_every: int
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved its state, and can be continued by the same command."""
+
+
+class StopRequest:
+    """Turns SIGTERM and SIGINT into a request that the loop honours between two steps. A second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __enter__(self) -> StopRequest:
+        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def train(
+    state: State,
+    step: Step,
+    batches: Iterator[Batch],
+    plan: Plan,
+    *,
+    logger: Logger | None = None,
+    checkpoints: Checkpoints | None = None,
+    evaluate: Callable[[State], dict[str, float]] | None = None,
+    stop: StopRequest | None = None,
+) -> State:
+    """Train from `state.step` to `plan.steps`; `batches` must start at that step.
+
+    Raises UserError where the loss is no longer a number, naming the steps between which that happened and the last good
+    checkpoint; Interrupted where `stop` was requested or the cluster takes the machine back, after saving.
+    """
+    first = int(state.step)
+    progress = Progress(plan.title, plan.steps, first, plan.batch)
+    pending: list[dict[str, jax.Array]] = []
+    try:
+        for k in range(first, plan.steps):
+            began = time.perf_counter()
+            batch = next(batches)
+            progress.waited(time.perf_counter() - began)
+            state, logs = step(state, batch)
+            pending.append(logs)
+            done = k + 1
+            leaving = stop is not None and stop.requested and jax.process_count() == 1
+            saving = checkpoints is not None and (leaving or checkpoints.due(done))
+            if done % plan.log_every == 0 or done == plan.steps or saving:
+                _report(pending, done, progress, logger, checkpoints)
+            began = time.perf_counter()
+            if checkpoints is not None and saving:
+                checkpoints.save(state, force=leaving)
+            if leaving or (checkpoints is not None and checkpoints.preempted(done)):
+                raise Interrupted(f"stopped at step {done} of {plan.steps}")
+            if evaluate and (done % plan.eval_every == 0 or done == plan.steps):
+                found = evaluate(state)
+                if logger:
+                    logger.write(done, found)
+            progress.pause(began)
+    finally:
+        progress.close()
+    return state
+
+
+def _report(pending: list[dict[str, Any]], done: int, progress: Progress, logger: Logger | None, checkpoints: Checkpoints | None) -> None:
+    """Mean of the pending numbers to the log; forgets them."""
+    rows = jax.device_get(pending)
+    pending.clear()
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    if not all(np.isfinite(row["loss"]) for row in rows):
+        raise UserError(_diverged(done - len(rows), done, checkpoints))
+    rates = progress.report(done, means["loss"])
+    if logger:
+        logger.write(done, {**means, **rates})
+
+
+def _diverged(start: int, end: int, checkpoints: Checkpoints | None) -> str:
+    kept = checkpoints.latest if checkpoints else None
+    good = f"the last good checkpoint is of step {kept} in {Path(checkpoints.path)}" if checkpoints and kept else "no checkpoint was written"
+    return (
+        f"the loss became infinite or not a number between steps {start + 1} and {end} ({good}); "
+        "lower the learning rate or set the optimizer's clip to 1.0, and start again in a new workdir."
+    )

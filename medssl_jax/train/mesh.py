@@ -1,0 +1,85 @@
+"""Devices: one mesh axis `data`, and where each array of a state or a batch lives on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from medssl_jax.errors import UserError
+
+FSDP_MIN_SIZE = 2**14  # smaller arrays cost more to gather than they save
+
+
+def initialise_distributed() -> None:
+    """Join the other processes where the environment names them: a TPU pod, Slurm, Open MPI, or JAX_COORDINATOR_ADDRESS with
+    JAX_PROCESS_COUNT and JAX_PROCESS_INDEX."""
+    explicit = os.environ.get("JAX_COORDINATOR_ADDRESS")
+    if explicit:
+        count, index = (int(os.environ[f"JAX_PROCESS_{name}"]) for name in ("COUNT", "INDEX"))
+        jax.distributed.initialize(explicit, count, index)
+    elif _cluster_of_several():
+        jax.distributed.initialize()
+
+
+def _cluster_of_several() -> bool:
+    hosts = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
+    tasks = max(int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    launched = "SLURM_PROCID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ
+    return hosts > 1 or (launched and tasks > 1)
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices (or those given) along the axis `data`."""
+    count = len(devices) if devices is not None else jax.device_count()
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def check_batch(batch: int, accumulate: int, mesh: Mesh, key: str) -> None:
+    """Raises UserError where a batch of that size cannot be divided over the devices."""
+    unit = mesh.size * accumulate
+    if batch % unit:
+        nearest = max(unit, round(batch / unit) * unit)
+        raise UserError(
+            f"config.{key}={batch} cannot be divided over {mesh.size} device(s) x {accumulate} micro-batch(es); "
+            f"set --config.{key}={nearest} or another multiple of {unit}."
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def along_batch(mesh: Mesh) -> NamedSharding:
+    """The leading axis divided over the devices."""
+    return NamedSharding(mesh, P("data"))
+
+
+def shardings(tree: Any, mesh: Mesh, fsdp: bool) -> Any:
+    """Where each array of a state lives: replicated, or (FSDP) large arrays divided along their largest axis that divides."""
+    return jax.tree.map(lambda x: NamedSharding(mesh, _spec(x, mesh.size) if fsdp else P()), tree)
+
+
+def _spec(x: Any, devices: int) -> P:
+    axes = [axis for axis, side in enumerate(x.shape) if side % devices == 0]
+    if x.size < FSDP_MIN_SIZE or not axes:
+        return P()
+    largest = max(axes, key=lambda axis: x.shape[axis])
+    return P(*("data" if axis == largest else None for axis in range(x.ndim)))
+
+
+def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """This process's share of a batch, leading axis b, becomes the global batch, leading axis B = b * processes."""
+    return jax.make_array_from_process_local_data(along_batch(mesh), batch)
+
+
+def to_all(mesh: Mesh, tree: Any) -> Any:
+    """The same host arrays on every device of every process."""
+    place = replicated(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), place, lambda at, x=x: np.asarray(x)[at]), tree)

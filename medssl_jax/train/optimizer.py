@@ -1,0 +1,83 @@
+"""Optimizers and the schedule, by name. No rate is ever scaled with the batch behind the user's back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from medssl_jax.errors import UserError
+
+ADAM_LARGEST_RATE = 0.1  # beyond it the rate was meant for LARS or SGD
+
+
+def schedule(config: ConfigDict, steps: int) -> optax.Schedule:
+    """Linear warm-up over `config.warmup * steps` steps, then a cosine to zero."""
+    warmup = int(config.warmup * steps)
+    start = 0.0 if warmup else config.learning_rate
+    return optax.warmup_cosine_decay_schedule(start, config.learning_rate, warmup, max(steps, warmup + 1))
+
+
+def build(config: ConfigDict, steps: int, head_warmup: float = 0.0) -> optax.GradientTransformation:
+    """The optimizer of `config` for a run of `steps`. In the first `head_warmup` of them only parameters under `head` move.
+
+    Raises UserError for an unknown name, and for a rate of LARS' size with Adam (published SimCLR and BYOL rates are LARS').
+    """
+    rule = _RULES.get(config.name)
+    if rule is None:
+        raise UserError(f"config.optimizer.name={config.name!r} is unknown; choose one of {', '.join(_RULES)}.")
+    if config.name == "adamw" and config.learning_rate > ADAM_LARGEST_RATE:
+        raise UserError(
+            f"config.optimizer.learning_rate={config.learning_rate} is a rate for lars or sgd, not for adamw; "
+            "set it to 1e-3 or choose --config.pretrain.optimizer.name=lars."
+        )
+    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    held = int(head_warmup * steps)
+    return optax.chain(clip, rule(config, schedule(config, steps)), _hold_body(held) if held else optax.identity())
+
+
+def _matrices(params: Any) -> Any:
+    """True for kernels; biases and norm scales are neither decayed nor rescaled."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+def _adamw(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    return optax.adamw(rate, b2=config.b2, weight_decay=config.weight_decay, mask=_matrices)
+
+
+def _sgd(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    decay = optax.add_decayed_weights(config.weight_decay, mask=_matrices)
+    return optax.chain(decay, optax.sgd(rate, momentum=config.momentum, nesterov=True))
+
+
+def _lars(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    """SimCLR's order: decay, trust ratio, rate, momentum (You et al. 2017, as optax and TensorFlow have it)."""
+    masks: dict[str, Any] = {"weight_decay_mask": _matrices, "trust_ratio_mask": _matrices}
+    return optax.lars(rate, config.weight_decay, momentum=config.momentum, **masks)
+
+
+def _lars_byol(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+    """BYOL's order: momentum before the rate, so that a falling rate falls at once (Grill et al. 2020, appendix J)."""
+    return optax.chain(
+        optax.add_decayed_weights(config.weight_decay, mask=_matrices),
+        optax.masked(optax.scale_by_trust_ratio(trust_coefficient=0.001), _matrices),
+        optax.trace(config.momentum),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+_RULES = {"adamw": _adamw, "sgd": _sgd, "lars": _lars, "lars_byol": _lars_byol}
+
+
+def _hold_body(steps: int) -> optax.GradientTransformation:
+    """Zero updates for everything but `head` in the first `steps` steps, while a new head settles."""
+
+    def update(updates: dict[str, Any], count: jax.Array, params: Any = None) -> tuple[dict[str, Any], jax.Array]:
+        gate = jnp.where(count < steps, 0.0, 1.0)
+        moved = {part: u if part == "head" else jax.tree.map(lambda x: gate * x, u) for part, u in updates.items()}
+        return moved, count + 1
+
+    return optax.GradientTransformation(lambda params: jnp.int32(0), update)

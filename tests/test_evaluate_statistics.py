@@ -1,0 +1,56 @@
+"""Paired differences: values by hand and by scipy, and whether the interval keeps its promise."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from medssl_jax.evaluate import paired_difference
+
+
+def test_three_pairs_by_hand():
+    found = paired_difference([0.5, 0.6, 0.9], [0.4, 0.55, 0.6])  # differences 0.1, 0.05, 0.3
+    assert (found.mean, found.n, found.higher, found.interval) == (pytest.approx(0.15), 3, 3, "Student's t")
+    half = 4.302653 * np.std([0.1, 0.05, 0.3], ddof=1) / math.sqrt(3)  # t table, 2 degrees of freedom, 0.975
+    assert (found.low, found.high) == (pytest.approx(0.15 - half), pytest.approx(0.15 + half))
+    assert found.p == pytest.approx(0.25)  # the smallest that three pairs can give
+    assert found.verdict == "unclear"
+
+
+def test_many_pairs_use_the_bootstrap_and_agree_with_scipy():
+    rng = np.random.default_rng(0)
+    b = rng.normal(size=40)
+    a = b + rng.exponential(0.3, 40) - 0.1
+    found = paired_difference(a, b, seed=3)
+    reference = stats.bootstrap((a - b,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+    assert (found.low, found.high) == (pytest.approx(reference.low, abs=0.01), pytest.approx(reference.high, abs=0.01))
+    assert found.p == stats.wilcoxon(a - b).pvalue
+    assert (found.interval, found.verdict) == ("bootstrap", "higher")
+    assert found == paired_difference(a, b, seed=3)
+    assert paired_difference(b, a).verdict == "lower"
+
+
+@pytest.mark.parametrize("n", [3, 5, 25])
+def test_the_interval_holds_the_truth_as_often_as_it_says(n):
+    rng = np.random.default_rng(n)
+    hits = [(f := paired_difference(rng.normal(size=n) + 0.2, np.zeros(n))).low <= 0.2 <= f.high for _ in range(300)]
+    assert 0.90 <= np.mean(hits) <= 0.99
+
+
+def test_one_pair_claims_nothing():
+    found = paired_difference([0.9], [0.1])
+    assert (found.low, found.high, found.verdict) == (-math.inf, math.inf, "unclear")
+
+
+def test_no_difference_at_all():
+    found = paired_difference([0.5, 0.5], [0.5, 0.5])
+    assert (found.mean, found.low, found.high, found.p, found.verdict) == (0, 0, 0, 1, "unclear")
+
+
+@pytest.mark.parametrize(("a", "b"), [([1.0], [1.0, 2.0]), ([], []), ([math.nan], [0.0])])
+def test_pairs_must_be_pairs(a, b):
+    with pytest.raises(ValueError, match="pairs need"):
+        paired_difference(a, b)

@@ -1,0 +1,124 @@
+"""The loop: resumed equals uninterrupted bit for bit, SIGTERM saves, NaN stops, checkpoints cut short are passed over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from medssl_jax.errors import UserError
+from medssl_jax.train import checkpoint
+from medssl_jax.train.checkpoint import Checkpoints
+from medssl_jax.train.logging import Logger
+from medssl_jax.train.loop import Interrupted, Plan, StopRequest, train
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module", params=["tower", "byol"])
+def trainer(request):
+    c = tiny.shrink(tiny.config(request.param))
+    c.pretrain.steps = STEPS
+    return tiny.Trainer(c)
+
+
+def plan(steps=STEPS) -> Plan:
+    return Plan("test", steps, batch=8, log_every=2, eval_every=100)
+
+
+def run(trainer, path, steps=STEPS, places=None, **options):
+    """What the command does: restore or start, then train; closes the checkpoints."""
+    checkpoints = Checkpoints(path / "checkpoints", every=2, keep=2)
+    abstract = jax.eval_shape(trainer.start, jax.random.key(3))
+    state = checkpoints.restore(checkpoint.abstract(abstract, places or trainer.places))
+    state = trainer.start(jax.random.key(3)) if state is None else state
+    logger = Logger(path, "pretrain", resume_step=int(state.step))
+    try:
+        return train(state, trainer.step, trainer.batches(int(state.step)), plan(steps), logger=logger, checkpoints=checkpoints, **options)
+    finally:
+        logger.close()
+        checkpoints.close()
+
+
+def same_bits(a, b) -> bool:
+    def raw(state):
+        return [np.asarray(x) for x in jax.tree.leaves((state.step, jax.random.key_data(state.key), state.params, state.carried, state.opt_state))]
+
+    return all(x.tobytes() == y.tobytes() for x, y in zip(raw(a), raw(b), strict=True))
+
+
+def steps_logged(path) -> list[int]:
+    return [json.loads(line)["step"] for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resumed_is_uninterrupted_bit_for_bit(trainer, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    run(trainer, parts, steps=4)
+    assert same_bits(run(trainer, parts), run(trainer, whole))
+    assert steps_logged(parts) == steps_logged(whole) == [2, 4, 6]
+
+
+def test_sigterm_saves_where_it_stands(trainer, tmp_path):
+    def local():
+        for k, batch in enumerate(trainer.batches()):
+            if k == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    checkpoints = Checkpoints(tmp_path, every=100, keep=2)
+    with StopRequest() as stop, pytest.raises(Interrupted, match="step 3 of 6"):
+        train(trainer.start(jax.random.key(3)), trainer.step, local(), plan(), checkpoints=checkpoints, stop=stop)
+    checkpoints.close()
+    assert Checkpoints(tmp_path, every=100, keep=2).latest == 3
+
+
+def test_a_checkpoint_cut_short_is_passed_over(trainer, tmp_path, capsys):
+    run(trainer, tmp_path)
+    largest = max((tmp_path / "checkpoints" / "6").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    for file in (tmp_path / "checkpoints" / "6").rglob("d/*"):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert largest.is_file()
+    again = run(trainer, tmp_path)
+    said = capsys.readouterr().err
+    assert "checkpoint of step 6" in said
+    assert "going back to the one before it" in said
+    assert int(again.step) == STEPS
+
+
+def test_restores_on_another_number_of_devices(tmp_path):
+    c = tiny.shrink(tiny.config("tower"))
+    c.pretrain.steps = STEPS
+    four, one = tiny.Trainer(c, devices=4), tiny.Trainer(c, devices=1)
+    run(four, tmp_path, steps=4)
+    state = run(one, tmp_path)
+    assert int(state.step) == STEPS
+    assert jax.tree.leaves(state.params)[0].sharding.mesh.size == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_run(trainer, tmp_path):
+    def poisoned(state, batch):
+        state, logs = trainer.step(state, batch)
+        bad = jnp.where(state.step >= 3, jnp.nan, logs["loss"])
+        return state, {**logs, "loss": bad}
+
+    checkpoints = Checkpoints(tmp_path, every=2, keep=2)
+    with pytest.raises(UserError, match=r"between steps 3 and 4 \(the last good checkpoint is of step 2") as caught:
+        train(trainer.start(jax.random.key(3)), poisoned, trainer.batches(), plan(), checkpoints=checkpoints)
+    checkpoints.close()
+    assert "lower the learning rate" in str(caught.value)
+
+
+def test_log_forgets_steps_that_run_again_and_lines_cut_short(tmp_path):
+    lines = [{"phase": "pretrain", "step": s, "loss": 1.0} for s in (2, 4, 6)] + [{"phase": "finetune", "step": 9}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"phase": "pre')
+    logger = Logger(tmp_path, "pretrain", resume_step=4)
+    logger.write(6, {"loss": 2.0})
+    logger.close()
+    assert steps_logged(tmp_path) == [2, 4, 9, 6]

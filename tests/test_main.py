@@ -1,0 +1,238 @@
+"""The command from outside: the whole story on a small scale, finished and changed workdirs, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+SMALL = [
+    "--config.compilation_cache=",
+    "--config.data.tile=48",
+    "--config.views.size=32",
+    "--config.model.width=2",
+    "--config.model.depth=2",
+    "--config.model.decoder_width=2",
+    "--config.model.projection=(4, 4)",
+    "--config.pretrain.steps=4",
+    "--config.pretrain.batch=4",
+    "--config.pretrain.log_every=2",
+    "--config.pretrain.eval_every=4",
+    "--config.pretrain.checkpoint_every=2",
+    "--config.finetune.patch=32",
+    "--config.finetune.steps=2",
+    "--config.finetune.batch=4",
+    "--config.finetune.eval_every=2",
+    "--config.finetune.seeds=1",
+]
+ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu"}
+
+
+def command(*flags: str, config: str = "tower", workdir: Path | None = None, small: bool = True) -> list[str]:
+    where = [f"--workdir={workdir}"] if workdir else []
+    return [sys.executable, "-m", "medssl_jax.main", f"--config=configs/{config}.py", *(SMALL if small else []), *flags, *where]
+
+
+def run(*flags: str, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*flags, **options), cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def folder(path: Path, count: int = 8, side: int = 64, masks: bool = True, channels: int = 1) -> Path:
+    """Images of blobs with their masks."""
+    rng = np.random.default_rng(0)
+    (path / "images").mkdir(parents=True)
+    if masks:
+        (path / "masks").mkdir()
+    for i in range(count):
+        mask = np.zeros((side, side), np.uint8)
+        y, x = rng.integers(0, side // 2, 2)
+        mask[y : y + side // 2, x : x + side // 2] = 255
+        image = np.clip(mask[..., None] // 2 + rng.integers(0, 60, (side, side, channels)), 0, 255).astype(np.uint8)
+        Image.fromarray(image.squeeze()).save(path / "images" / f"cell{i}.png")
+        if masks:
+            Image.fromarray(mask).save(path / "masks" / f"cell{i}.png")
+    return path
+
+
+def sentence(result: subprocess.CompletedProcess) -> str:
+    """The one sentence of a refusal; fails on a traceback or a zero exit."""
+    assert result.returncode != 0, result.stderr
+    assert "Traceback" not in result.stderr, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run on the built-in sample from end to end."""
+    workdir = tmp_path_factory.mktemp("run") / "tower"
+    result = run("--config.finetune.labels=1 patch, all", workdir=workdir)
+    assert result.returncode == 0, result.stderr
+    assert "tower/encoder" in result.stdout
+    return workdir
+
+
+def test_the_run_leaves_its_record(finished):
+    rows = json.loads((finished / "results.json").read_text())
+    assert set(rows[0]) == {"experiment", "dataset", "task", "init", "labels", "label_unit", "subset", "seed", "metric", "value", "n"}
+    dice = {(r["init"], r["labels"], r["label_unit"]) for r in rows if r["metric"] == "dice"}
+    assert {(i, *a) for i in ("random", "tower", "tower/encoder") for a in ((1, "patch"), (6, "image"))} <= dice
+    foreground = next(r["value"] for r in rows if r["init"] == "all foreground" and r["metric"] == "dice")
+    assert foreground == pytest.approx(0.690, abs=0.001)  # the mean over test frames 2, 5 and 8
+    assert {r["n"] for r in rows} == {3}
+    page = (finished / "report.html").read_text()
+    assert page.count("data:image/png;base64") >= 4
+    assert "http://" not in page.split("<details")[0].replace("http://www.w3.org", "")
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_a_finished_run_says_so(finished):
+    before = (finished / "results.json").stat().st_mtime_ns
+    result = run("--config.finetune.labels=1 patch, all", "--config.data.threads=1", workdir=finished)
+    assert result.returncode == 0
+    assert "finished" in result.stderr
+    assert (finished / "results.json").stat().st_mtime_ns == before
+
+
+def test_a_workdir_of_another_config(finished):
+    said = sentence(run("--config.finetune.labels=1 patch, all", "--config.seed=5", workdir=finished))
+    assert "config.seed is 0 there and 5 here" in said
+
+
+def test_fine_tuning_from_an_earlier_run(finished, tmp_path):
+    flags = [f"--config.pretrain.from={finished}", "--config.finetune.labels=1 patch"]
+    result = run(*flags, workdir=tmp_path / "again")
+    assert result.returncode == 0, result.stderr
+    value = {}
+    for workdir in (finished, tmp_path / "again"):
+        rows = json.loads((workdir / "results.json").read_text())
+        value[workdir] = [r["value"] for r in rows if r["init"] == "tower" and r["labels"] == 1 and r["metric"] == "dice"]
+    assert value[finished] == value[tmp_path / "again"]
+
+
+def test_a_network_that_does_not_fit(finished, tmp_path):
+    said = sentence(run(f"--config.pretrain.from={finished}", "--config.model.width=4", workdir=tmp_path / "wide"))
+    assert "does not fit this network" in said
+
+
+def test_killed_runs_continue_to_the_same_numbers(tmp_path):
+    data = folder(tmp_path / "data")
+    flags = [f"--config.data.path={data}", "--config.pretrain.steps=40", "--config.finetune.labels=1 patch, 1 image", "--config.pretrain.eval_every=40"]
+    whole = run(*flags, workdir=tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    for number, sent in enumerate((signal.SIGTERM, signal.SIGKILL)):
+        process = subprocess.Popen(command(*flags, workdir=tmp_path / "cut"), cwd=tiny.ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        _wait_for(tmp_path / "cut" / "metrics.jsonl", lines=2 + 3 * number, process=process)
+        process.send_signal(sent)
+        process.communicate(timeout=120)
+        assert process.returncode == (0 if sent == signal.SIGTERM else -signal.SIGKILL)
+    result = run(*flags, "--config.data.threads=2", workdir=tmp_path / "cut")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "cut" / "results.json").read_text() == (tmp_path / "whole" / "results.json").read_text()
+
+
+def _wait_for(path: Path, lines: int, process: subprocess.Popen) -> None:
+    limit = time.monotonic() + 200
+    while time.monotonic() < limit and process.poll() is None:
+        if path.exists() and len(path.read_text().splitlines()) >= lines:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"the run never logged {lines} lines: {process.stderr.read() if process.stderr else ''}")
+
+
+def test_unlabelled_folder_is_pretrained_only(tmp_path):
+    data = folder(tmp_path / "data", masks=False)
+    result = run(f"--config.data.path={data}", workdir=tmp_path / "run")
+    assert result.returncode == 0, result.stderr
+    assert "pretrained only" in result.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def _empty(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _without_partner(path: Path) -> Path:
+    folder(path)
+    (path / "masks" / "cell0.png").rename(path / "masks" / "other.png")
+    return path
+
+
+def _damaged(path: Path) -> Path:
+    folder(path)
+    (path / "images" / "cell3.png").write_bytes((path / "images" / "cell3.png").read_bytes()[:60])
+    return path
+
+
+def _zero_bytes(path: Path) -> Path:
+    folder(path)
+    (path / "images" / "cell3.png").write_bytes(b"")
+    return path
+
+
+def _mixed(path: Path) -> Path:
+    import tifffile
+
+    folder(path, masks=False)
+    tifffile.imwrite(path / "images" / "two.tif", np.zeros((2, 64, 64), np.uint8), metadata={"axes": "CYX"})
+    return path
+
+
+BAD_DATA = {
+    "missing": (lambda p: p, "does not exist"),
+    "empty": (_empty, "no images"),
+    "mask without image": (_without_partner, "other"),
+    "damaged": (_damaged, "cell3.png"),
+    "zero bytes": (_zero_bytes, "cell3.png"),
+    "mixed channels": (_mixed, "two.tif"),
+    "small images": (lambda p: folder(p, side=40), "tile"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_DATA)
+def test_bad_data(kind, tmp_path):
+    make, expected = BAD_DATA[kind]
+    said = sentence(run(f"--config.data.path={make(tmp_path / 'data')}", workdir=tmp_path / "run"))
+    assert expected in said
+
+
+BAD_OPTIONS = {
+    "--config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
+    "--config.method.temperature=-1.0": "config.method.temperature=-1.0 is out of range",
+    "--config.method.proxy.zero_fraction=1.5": "zero_fraction",
+    "--config.pretrain.steps=many": "many",
+    "--config.views.size=64": "crop larger than the tiles",
+    "--config.finetune.labels=three": "three",
+    "--config.finetune.labels=99 images": "99",
+    "--config.finetune.inits=simclr": "this run has random, tower",
+    "--config.model.name=resnet51": "resnet50",
+    "--config.method.name=towr": "tower",
+    "--config.pretrain.from=nowhere": "no finished pretraining",
+    "surplus": "'surplus' is not an option",
+}
+
+
+@pytest.mark.parametrize("flag", BAD_OPTIONS)
+def test_bad_options(flag, tmp_path):
+    assert BAD_OPTIONS[flag] in sentence(run(flag, workdir=tmp_path / "run"))
+
+
+def test_config_that_is_not_there():
+    assert "no config file configs/nothing.py" in sentence(run(config="nothing", small=False))
+
+
+def test_batch_that_devices_cannot_divide(tmp_path):
+    environment = {**ENVIRONMENT, "JAX_NUM_CPU_DEVICES": "3"}
+    result = subprocess.run(command(workdir=tmp_path / "r"), cwd=tiny.ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert "cannot be divided over 3 device(s)" in sentence(result)

@@ -1,0 +1,85 @@
+"""Small stand-ins for real runs: tiny networks, tiny images, every method."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from medssl_jax import methods
+from medssl_jax.train import feed, optimizer
+from medssl_jax.train import mesh as meshes
+from medssl_jax.train.state import State, init_state
+from medssl_jax.train.step import make_step
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ("tower", "simclr", "byol", "restoration")
+CHANNELS = 2
+
+
+def config(name: str, argument: str = "small") -> ConfigDict:
+    """The project's own config of that name."""
+    spec = importlib.util.spec_from_file_location(f"configs_{name}", ROOT / "configs" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(argument)
+
+
+def shrink(c: ConfigDict) -> ConfigDict:
+    """The same experiment with a network and images that compile in seconds."""
+    c.compilation_cache = ""
+    c.data.tile, c.views.size = 28, 20
+    c.model.update({"name": "unet", "width": 2, "depth": 2, "decoder_width": 2, "projection": (4, 4)})
+    c.pretrain.update({"steps": 4, "batch": 8, "log_every": 2, "eval_every": 4, "checkpoint_every": 2})
+    c.finetune.update({"patch": 16, "steps": 2, "batch": 4, "eval_every": 2, "seeds": 1})
+    return c
+
+
+def images(count: int = 16, side: int = 28, channels: int = CHANNELS) -> np.ndarray:
+    """uint8 [N, S, S, C] with structure at several scales."""
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 200, (count, side // 4, side // 4, channels))
+    return (coarse.repeat(4, 1).repeat(4, 2) + rng.integers(0, 55, (count, side, side, channels))).astype(np.uint8)
+
+
+class Trainer:
+    """A method with its optimizer on a mesh of `devices`, ready to step through batches of `images()`."""
+
+    def __init__(self, c: ConfigDict, devices: int = 1, fsdp: bool = False) -> None:
+        self.config, self.mesh = c, meshes.make_mesh(jax.devices()[:devices])
+        self.method = methods.build(c, CHANNELS, "brightfield")
+        update = optimizer.build(c.pretrain.optimizer, c.pretrain.steps)
+        shapes = {"image": images(1)}
+
+        def start(key: jax.Array) -> State:
+            return init_state(self.method, update, key, shapes)
+
+        self.places = meshes.shardings(jax.eval_shape(start, jax.random.key(0)), self.mesh, fsdp)
+        self.start = jax.jit(start, out_shardings=self.places)
+        self.step = make_step(self.method, update, self.mesh, self.places, c.pretrain.accumulate)
+
+    def batches(self, start: int = 0):
+        """Batch k holds images and slots that k alone decides."""
+        data, batch = images(), self.config.pretrain.batch
+
+        def local():
+            k = start
+            while True:
+                index = np.random.default_rng(k).permutation(len(data))[:batch]
+                yield {"image": data[index], "slot": np.arange(batch, dtype=np.int32)}
+                k += 1
+
+        return feed.from_host(self.mesh, local())
+
+    def run(self, steps: int, state: State | None = None) -> tuple[State, list[dict[str, float]]]:
+        """The state after `steps` more steps, and their logs."""
+        state = self.start(jax.random.key(3)) if state is None else state
+        batches, logs = self.batches(int(state.step)), []
+        for _ in range(steps):
+            state, log = self.step(state, next(batches))
+            logs.append({name: float(value) for name, value in log.items()})
+        return state, logs
