@@ -143,6 +143,7 @@ def _finetune() -> ConfigDict:
     f.steps = 200
     f.batch = 16
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
+    f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
     f.head_warmup = 0.0  # fraction of the steps in which the head alone is trained
     f.eval_every = 50  # steps between the validations that select the weights
     return f
@@ -225,6 +226,7 @@ _RULES: dict[str, Rule] = {
     "finetune.patch": _at_least(16),
     "finetune.steps": _at_least(1),
     "finetune.batch": _at_least(1),
+    "finetune.transferred_rate": _between(0, 1),
     "finetune.head_warmup": _between(0, 1),
     "finetune.eval_every": _at_least(1),
     **{

@@ -40,7 +40,7 @@ def test_the_six_fixed_maps_are_the_tables(fixed):
 def test_a_sixth_stays_as_it_is_and_ends_meet_ends(fixed):
     assert abs((abs(fixed - np.array(V)).max(1) < 1e-5).mean() - 1 / 6) < 0.02
     assert 0 <= fixed.min() <= fixed.max() <= 1
-    np.testing.assert_allclose(fixed[:, 0] + fixed[:, -1], 1, atol=1e-4)
+    np.testing.assert_allclose(fixed[:, 0] + fixed[:, -1], 1, atol=1e-3)
 
 
 def genesis(values, inner, decreasing):

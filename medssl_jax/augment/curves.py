@@ -9,8 +9,8 @@ import numpy as np
 from medssl_jax.augment.draw import flags, fold, integers, maybe, spread, uniform
 
 # TOWER's three pairs of inner points, (x, y) each; the first is the identity.
-FIXED = np.float32([[[0, 0], [1, 1]], [[0, 1], [1, 0]], [[0.25, 0.75], [0.75, 0.25]]])
-HALVINGS = 20  # of the interval that holds the curve's parameter: exact to 1e-6
+FIXED = np.array([[[0, 0], [1, 1]], [[0, 1], [1, 0]], [[0.25, 0.75], [0.75, 0.25]]], np.float32)
+HALVINGS = 20  # of the interval that holds the curve's parameter: s to 1e-6; the intensity to 1e-3 where the curve is vertical
 
 
 def bezier_fixed(keys: jax.Array, images: jax.Array, probability: float = 1.0) -> jax.Array:

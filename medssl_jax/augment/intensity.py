@@ -13,9 +13,9 @@ import numpy as np
 from medssl_jax.augment.draw import fold, maybe, normal, spread, uniform
 from medssl_jax.errors import UserError
 
-LUMA = np.float32([0.299, 0.587, 0.114])  # Rec. 601
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 # Optical densities (R, G, B) of haematoxylin, eosin and DAB; Ruifrok & Johnston 2001, "Quantification of histochemical staining".
-STAINS = np.float64([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 
 def brightness(keys: jax.Array, images: jax.Array, strength: float, probability: float = 1.0) -> jax.Array:
@@ -93,11 +93,12 @@ def stain_jitter(keys: jax.Array, images: jax.Array, strength: float, probabilit
     """
     _need_rgb("stain jitter", images)
     stains = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
-    unmix, stains = np.float32(np.linalg.inv(stains)), np.float32(stains)
+    mix, unmix = jnp.float32(stains), jnp.float32(np.linalg.inv(stains))
     scale = uniform(fold(keys, 0), 1 - strength, 1 + strength, (3, 1))
     shift = uniform(fold(keys, 1), -strength, strength, (3, 1))
     density = -jnp.log(jnp.maximum(images, 1 / 255))
-    jittered = _mix(density, jnp.einsum("ij,bjk->bik", unmix, scale * stains[None])) + (shift * stains[None]).sum(1)[:, None, None]
+    matrix = jnp.einsum("ij,bjk->bik", unmix, scale * mix[None], precision=jax.lax.Precision.HIGHEST)
+    jittered = _mix(density, matrix) + (shift * mix[None]).sum(1)[:, None, None]
     return _finish(keys, probability, jnp.exp(-jittered), images)
 
 
@@ -115,16 +116,18 @@ def _kernel(sigma: jax.Array, length: int) -> jax.Array:
 
 def _mix(images: jax.Array, matrix: jax.Array) -> jax.Array:
     """Each pixel's colour, as a row, times the example's matrix [B, 3, 3]."""
-    return sum(images[..., i, None] * matrix[:, None, None, i] for i in range(3))
+    red, green, blue = (images[..., i, None] * matrix[:, None, None, i] for i in range(3))
+    return red + green + blue
 
 
 def _luma(images: jax.Array) -> jax.Array:
-    return sum(images[..., i, None] * LUMA[i] for i in range(3))
+    red, green, blue = (images[..., i, None] * LUMA[i] for i in range(3))
+    return red + green + blue
 
 
 def _need_rgb(what: str, images: jax.Array) -> None:
     if images.shape[-1] != 3:
         raise UserError(
-            f"{what} needs RGB images, these have {images.shape[-1]} channel(s); set its strength to 0, or choose a modality without colour "
-            f"(--config.views.modality=brightfield)."
+            f"{what} needs RGB images, these have {images.shape[-1]} channel(s); set its strength to 0, or choose a modality without "
+            f"colour (--config.views.modality=brightfield)."
         )

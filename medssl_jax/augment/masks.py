@@ -98,4 +98,4 @@ def _rays(start: jax.Array, ends: jax.Array, height: int, width: int, enough: fl
     def lacking(state: tuple[jax.Array, jax.Array]) -> jax.Array:
         return (state[0] < len(ends)) & (state[1].sum() < enough)
 
-    return jax.lax.while_loop(lacking, add, (0, jnp.zeros((height, width), bool)))[1]
+    return jax.lax.while_loop(lacking, add, (jnp.int32(0), jnp.zeros((height, width), bool)))[1]

@@ -46,7 +46,7 @@ class Proxy:
             check_probability(f"proxy.{name}", getattr(self, name))
         check_zero_fraction(self.zero_fraction)
         if self.mask_cells < 0:
-            raise UserError(f"proxy.mask_cells={self.mask_cells} is negative; set the cells along a side, or 0 to choose by the crop's size.")
+            raise UserError(f"proxy.mask_cells={self.mask_cells} is negative; set the cells along a side, or 0 to go by the size.")
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Clean images float32 [B, H, W, C] in [0, 1] -> corrupted ones, and what was masked or painted, bool [B, H, W].

@@ -26,7 +26,8 @@ def local_shuffle(keys: jax.Array, images: jax.Array, windows: int = 0) -> jax.A
     height, width = images.shape[1:3]
     if min(height, width) < MIN_SIDE:
         raise UserError(
-            f"local shuffling needs images of at least {MIN_SIDE} px, these have {min(height, width)}; set shuffle_probability=0 or larger crops."
+            f"local shuffling needs images of at least {MIN_SIDE} px, these have {min(height, width)}; "
+            f"set shuffle_probability=0 or larger crops."
         )
     windows = windows or default_windows(height, width)
     return jax.vmap(lambda key, image: _shuffle(key, image, windows))(keys, images)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import tifffile
 from PIL import Image
 
 from medssl_jax.data import prepare, tiff
@@ -184,7 +183,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except (UserError, PermissionError, MemoryError):
         raise
-    except (tifffile.TiffFileError, Exception) as error:
+    except Exception as error:
         raise _damaged(path, " ".join(str(error).split()) or type(error).__name__) from error
 
 

@@ -92,7 +92,7 @@ class Comparison:
         """The labelled examples as arrays of one shape: patches as they are, images cut into tiles."""
         examples = subset.examples(self.dataset)
         if self.segmenting:
-            tiles = load_all(TileSource(examples, self.config.finetune.patch, kind="grid"))
+            tiles = load_all(TileSource(examples, self.config.finetune.patch, kind="grid", option="finetune.patch"))
             return {"image": tiles["image"], "mask": tiles["mask"]}
         tiles = load_all(TileSource(examples, self.config.data.tile, kind="whole"))
         return {"image": tiles["image"], "label": tiles["label"].astype(np.int32)}

@@ -75,6 +75,8 @@ class FineTuner:
         Everything random (fresh parts, order, augmentation) depends on `seed` alone, so initial weights are compared in pairs.
         """
         state = self._start(*self.initial(seed, pretrained))
+        rates = optimizer.with_rates(state.opt_state, dict.fromkeys(pretrained, self.config.transferred_rate))
+        state = state.replace(opt_state=jax.device_put(rates, meshes.replicated(self.mesh)))
         config, count = self.config, len(next(iter(examples.values())))
         order = index_batches(count, seed=sub_seed(seed, "finetune/order"), global_batch=config.batch)
         best = Best()

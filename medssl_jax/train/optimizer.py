@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,8 @@ def schedule(config: ConfigDict, steps: int) -> optax.Schedule:
 
 
 def build(config: ConfigDict, steps: int, head_warmup: float = 0.0) -> optax.GradientTransformation:
-    """The optimizer of `config` for a run of `steps`. In the first `head_warmup` of them only parameters under `head` move.
+    """The optimizer of `config` for a run of `steps`, with a rate of its own for every part (see `PartRates`); in the first
+    `head_warmup` of the steps only the part `head` moves.
 
     Raises UserError for an unknown name, and for a rate of LARS' size with Adam (published SimCLR and BYOL rates are LARS').
     """
@@ -35,8 +36,7 @@ def build(config: ConfigDict, steps: int, head_warmup: float = 0.0) -> optax.Gra
             "set it to 1e-3 or choose --config.pretrain.optimizer.name=lars."
         )
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
-    held = int(head_warmup * steps)
-    return optax.chain(clip, rule(config, schedule(config, steps)), _hold_body(held) if held else optax.identity())
+    return optax.chain(clip, rule(config, schedule(config, steps)), _part_rates(int(head_warmup * steps)))
 
 
 def _matrices(params: Any) -> Any:
@@ -72,12 +72,31 @@ def _lars_byol(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransf
 _RULES = {"adamw": _adamw, "sgd": _sgd, "lars": _lars, "lars_byol": _lars_byol}
 
 
-def _hold_body(steps: int) -> optax.GradientTransformation:
-    """Zero updates for everything but `head` in the first `steps` steps, while a new head settles."""
+class PartRates(NamedTuple):
+    """The last link of the chain: how much of its update each part (encoder, decoder, head ...) takes. It is data, not code, so
+    that runs with other rates share one compiled step."""
 
-    def update(updates: dict[str, Any], count: jax.Array, params: Any = None) -> tuple[dict[str, Any], jax.Array]:
-        gate = jnp.where(count < steps, 0.0, 1.0)
-        moved = {part: u if part == "head" else jax.tree.map(lambda x: gate * x, u) for part, u in updates.items()}
-        return moved, count + 1
+    count: jax.Array
+    rates: dict[str, jax.Array]
 
-    return optax.GradientTransformation(lambda params: jnp.int32(0), update)
+
+def with_rates(opt_state: Any, rates: dict[str, float]) -> Any:
+    """The optimizer state with the rates of the named parts changed (1 for all others)."""
+    *before, last = opt_state
+    known = {part: jnp.float32(rates.get(part, 1.0)) for part in last.rates}
+    return (*before, last._replace(rates=known))
+
+
+def _part_rates(held: int) -> optax.GradientTransformation:
+    """Updates times their part's rate; all but `head` are held at 0 in the first `held` steps, while a new head settles."""
+
+    def init(params: dict[str, Any]) -> PartRates:
+        return PartRates(jnp.int32(0), {part: jnp.float32(1) for part in params})
+
+    def update(updates: dict[str, Any], state: PartRates, params: Any = None) -> tuple[dict[str, Any], PartRates]:
+        opened = jnp.where(state.count < held, 0.0, 1.0)
+        factor = {part: rate if part == "head" else rate * opened for part, rate in state.rates.items()}
+        moved = {part: optax.tree.scale(factor[part], change) for part, change in updates.items()}
+        return moved, state._replace(count=state.count + 1)
+
+    return optax.GradientTransformation(init, update)
