@@ -1,7 +1,7 @@
 """TOWER: contrastive and restorative pretraining of encoder and decoder, then segmentation with few labels.
 
-    python -m medssl_jax.main --config=configs/tower.py            # the built-in sample, two CPU cores
-    python -m medssl_jax.main --config=configs/tower.py:paper      # the paper's recipe, one GPU
+python -m medssl_jax.main --config=configs/tower.py            # the built-in sample, two CPU cores
+python -m medssl_jax.main --config=configs/tower.py:paper      # the paper's recipe, one GPU
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from medssl_jax.errors import UserError
 
 USAGE_EXIT, FAILURE_EXIT = 2, 1
+FULL_DISK = "the disk is full ({}); free some space and start the same command again"
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with an optional argument: configs/tower.py:paper")
 
@@ -29,13 +30,13 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
         return _complain(str(error), USAGE_EXIT)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            return _complain(f"the disk is full ({error.filename or 'while writing'}); free some space and start the same command again", FAILURE_EXIT)
+            return _complain(FULL_DISK.format(error.filename or "while writing"), FAILURE_EXIT)
         if isinstance(error, PermissionError):
             return _complain(f"no permission for {error.filename}; choose another --workdir or change its rights", FAILURE_EXIT)
         raise
     except Exception as error:  # Orbax and TensorStore wrap a full disk in errors of their own
-        if "No space left on device" in str(error) or "RESOURCE_EXHAUSTED: " in str(error) and "disk" in str(error):
-            return _complain("the disk is full; free some space and start the same command again", FAILURE_EXIT)
+        if "No space left on device" in str(error):
+            return _complain(FULL_DISK.format("while writing a checkpoint"), FAILURE_EXIT)
         raise
     return 0
 

@@ -17,9 +17,9 @@ from medssl_jax.data.splits import Amount, parse_amounts
 from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.compare import Cell, Comparison, rows
 from medssl_jax.downstream.finetune import Task
-from medssl_jax.downstream.levels import levels
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
+from medssl_jax.evaluate import METRICS_VERSION, PROBE_VERSION, baselines
 from medssl_jax.methods import view_recipe
 from medssl_jax.models import build_backbone, linear, pixel_head
 from medssl_jax.pretrain import Pretrained, pretrain
@@ -63,8 +63,7 @@ def compare(
     found = rows(comparison.run(cells, stop), about, config.seed)
     if dataset.task == "segmentation" and jax.process_index() == 0:
         _picture(workdir, dataset, cells)
-    trivial = levels(dataset, amounts, repeats, config.finetune.patch)
-    return found + [{**about, **row, "seed": config.seed} for row in trivial]
+    return found + [{**about, **row, "seed": config.seed} for row in baselines.levels(dataset) + comparison.colour(cells)]
 
 
 def _task(config: ConfigDict, dataset: Dataset) -> Task:
@@ -117,6 +116,6 @@ def _summary(config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh:
         "command": command,
         "seconds": {"pretrain": round(pretrained.seconds, 1), "total": round(seconds, 1)},
         "device": f"{mesh.size} x {device.device_kind} ({platform.machine()})",
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES} | {"metrics": METRICS_VERSION, "probes": PROBE_VERSION},
         "warnings": list(pretrained.warnings),
     }

@@ -31,15 +31,13 @@ class Sample:
     targets: np.ndarray | None
 
     @classmethod
-    def draw(cls, tiles: TileSource, seed: int) -> Sample | None:
+    def draw(cls, tiles: TileSource, seed: int) -> Sample:
         """Up to IMAGES labelled tiles (or, where none is labelled, unlabelled ones), chosen by the seed."""
         count = len(tiles)
         chosen = np.sort(np.random.default_rng(seed).permutation(count)[:IMAGES])
         examples = [tiles[int(i)] for i in chosen]
         labelled = [e for e in examples if "mask" in e or "label" in e]
         kept = labelled or examples
-        if not kept:
-            return None
         targets = np.stack([e["mask"] if "mask" in e else e["label"] for e in kept]) if labelled else None
         return cls(np.stack([e["image"] for e in kept]), targets)
 
@@ -71,8 +69,10 @@ class Monitor:
         for name in ("backbone", "projector"):
             if name in bank:
                 scalars |= self._panel(name, bank[name], int(state.step))
-        if self._queries is not None and self._queries.targets is not None and self._bank.targets is not None:
-            scalars |= self._probe(bank, self._vectors(state, self._queries))
+        if self._queries is not None:
+            train, query = _labelled(bank, self._bank), _labelled(self._vectors(state, self._queries), self._queries)
+            if train and query:
+                scalars |= {"probe/knn": float(knn_accuracy(*train, *query)), "probe/ridge": float(ridge_accuracy(*train, *query))}
         return scalars
 
     def _vectors(self, state: State, sample: Sample) -> dict[str, np.ndarray]:
@@ -90,18 +90,16 @@ class Monitor:
             say(self.warning)
         return {f"collapse/{name}_{key}": float(value) for key, value in panel.items()}
 
-    def _probe(self, bank: dict[str, np.ndarray], queries: dict[str, np.ndarray]) -> dict[str, float]:
-        train, query = ((_cells if s.targets.ndim == 3 else _whole)(v, s.targets) for v, s in ((bank, self._bank), (queries, self._queries)))
-        return {"probe/knn": float(knn_accuracy(*train, *query)), "probe/ridge": float(ridge_accuracy(*train, *query))}
+
+def _labelled(vectors: dict[str, np.ndarray], sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a probe learns or predicts: pooled vectors with the tiles' labels, or the map's cells with their pixels' class."""
+    if sample.targets is None:
+        return None
+    return _cells(vectors["map"], sample.targets) if sample.targets.ndim == 3 else (vectors["backbone"], sample.targets)
 
 
-def _whole(vectors: dict[str, np.ndarray], labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return vectors["backbone"], labels
-
-
-def _cells(vectors: dict[str, np.ndarray], masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cells(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One vector a cell of the feature map with the commonest class of its pixels; at most CELLS of them, evenly taken."""
-    maps = vectors["map"]
     count, height, width, depth = maps.shape
     rows, columns = masks.shape[1] // height, masks.shape[2] // width
     cut = masks[:, : height * rows, : width * columns].reshape(count, height, rows, width, columns)

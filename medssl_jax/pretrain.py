@@ -118,9 +118,9 @@ def feed_tiles(config: ConfigDict, tiles: TileSource, mesh: Mesh, first: int) ->
 
 
 def _monitor(config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh) -> Monitor:
-    bank = Sample.draw(tiles, sub_seed(config.seed, "monitor"))
-    held_out = TileSource(dataset.val, config.data.tile, kind=tile_kind(dataset)) if len(dataset.val) else None
-    queries = Sample.draw(held_out, sub_seed(config.seed, "monitor")) if held_out else None
+    seed = sub_seed(config.seed, "monitor")
+    bank = Sample.draw(tiles, seed)
+    queries = Sample.draw(TileSource(dataset.val, config.data.tile, kind=tile_kind(dataset)), seed) if len(dataset.val) else None
     return Monitor(method, mesh, bank, queries, config.pretrain.batch)
 
 
@@ -139,4 +139,5 @@ def picture(path: Path, method: Any, state: State, tiles: TileSource) -> None:
     shown = jax.jit(look, out_shardings=replicated)(state, batch)
     if jax.process_index() == 0:
         path.parent.mkdir(exist_ok=True)
-        triplets(path, *(np.asarray(x) for x in shown))
+        clean, corrupted, restored = (list(np.asarray(x)) for x in shown)
+        triplets(path, clean, corrupted, restored)

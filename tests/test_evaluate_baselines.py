@@ -80,7 +80,7 @@ def test_levels_of_a_segmentation_are_tidy_rows():
 
 def test_levels_of_a_classification():
     rows = baselines.levels(dataset("classification", tinted(0, 30), tinted(1, 20), ("a", "b", "c")))
-    assert {row["init"] for row in rows} == {"majority", "colour histogram + logistic regression"}
+    assert {row["init"] for row in rows} == {"majority"}
 
 
 def test_levels_without_a_fitting_level():

@@ -48,7 +48,10 @@ def run(trainer, path, steps=STEPS, places=None, **options):
 
 def same_bits(a, b) -> bool:
     def raw(state):
-        return [np.asarray(x) for x in jax.tree.leaves((state.step, jax.random.key_data(state.key), state.params, state.carried, state.opt_state))]
+        return [
+            np.asarray(x)
+            for x in jax.tree.leaves((state.step, jax.random.key_data(state.key), state.params, state.carried, state.opt_state))
+        ]
 
     return all(x.tobytes() == y.tobytes() for x, y in zip(raw(a), raw(b), strict=True))
 

@@ -127,11 +127,18 @@ def test_a_network_that_does_not_fit(finished, tmp_path):
 
 def test_killed_runs_continue_to_the_same_numbers(tmp_path):
     data = folder(tmp_path / "data")
-    flags = [f"--config.data.path={data}", "--config.pretrain.steps=40", "--config.finetune.labels=1 patch, 1 image", "--config.pretrain.eval_every=40"]
+    flags = [
+        f"--config.data.path={data}",
+        "--config.pretrain.steps=40",
+        "--config.finetune.labels=1 patch, 1 image",
+        "--config.pretrain.eval_every=40",
+    ]
     whole = run(*flags, workdir=tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     for number, sent in enumerate((signal.SIGTERM, signal.SIGKILL)):
-        process = subprocess.Popen(command(*flags, workdir=tmp_path / "cut"), cwd=tiny.ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command(*flags, workdir=tmp_path / "cut"), cwd=tiny.ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+        )
         _wait_for(tmp_path / "cut" / "metrics.jsonl", lines=2 + 3 * number, process=process)
         process.send_signal(sent)
         process.communicate(timeout=120)

@@ -23,7 +23,8 @@ CHANNELS = 2
 def config(name: str, argument: str = "small") -> ConfigDict:
     """The project's own config of that name."""
     spec = importlib.util.spec_from_file_location(f"configs_{name}", ROOT / "configs" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(argument)

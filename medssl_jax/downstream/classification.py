@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medssl_jax.augment import Recipe, crop_and_resize, fold, to_unit
+from medssl_jax.augment import Recipe, crop_and_resize, to_unit
 from medssl_jax.losses import cross_entropy
 from medssl_jax.methods import base
 from medssl_jax.models import Backbone, Network, pool

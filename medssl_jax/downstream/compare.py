@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import time
@@ -22,7 +21,7 @@ from medssl_jax.data.stream import sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.downstream.finetune import FineTuner, Task
 from medssl_jax.downstream.predict import batched, segment
-from medssl_jax.evaluate import classification_metrics, segmentation_metrics
+from medssl_jax.evaluate import baselines, classification_metrics, segmentation_metrics
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.state import State
@@ -67,6 +66,19 @@ class Comparison:
                 raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done")
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
         return [json.loads((self.folder / f"{cell.file}.json").read_text()) for cell in cells]
+
+    def colour(self, cells: list[Cell]) -> list[dict[str, Any]]:
+        """Classification's level to beat: rows of logistic regression on colour histograms, on the cells' choices of labels."""
+        if self.segmenting:
+            return []
+        test = [self.dataset.test[i] for i in range(len(self.dataset.test))]
+        found = []
+        for amount, subset in dict.fromkeys((cell.amount, cell.subset) for cell in cells):
+            chosen = choose(self.dataset, amount, subset, self.config.finetune.patch).examples(self.dataset)
+            metrics = baselines.colour_histogram([chosen[i] for i in range(len(chosen))], test, len(self.dataset.classes))
+            record = {"init": baselines.COLOUR_HISTOGRAM, "labels": amount.value, "label_unit": amount.unit, "subset": subset}
+            found.append({**record, "metrics": metrics, "n": len(test)})
+        return rows(found, {}, self.config.seed)
 
     def _record(self, cell: Cell, title: str, stop: StopRequest) -> None:
         began = time.perf_counter()
@@ -132,8 +144,3 @@ def rows(records: list[dict[str, Any]], about: dict[str, str], seed: int) -> lis
         for r in records
         for metric, value in r["metrics"].items()
     ]
-
-
-def fingerprint(ids: list[str]) -> str:
-    """A short hash of a list of ids, for records that say which images were used."""
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:12]

@@ -17,14 +17,13 @@ GROUP = 16  # images whose probability maps are held at a time
 
 def batched(predict: Callable[..., jax.Array], params: object, carried: object, mesh: Mesh, batch: int) -> Predict:
     """`predict(params, carried, images)`, jitted, over any number of images in batches of `batch`, divided over the mesh."""
-    split = meshes.along_batch(mesh)
 
     def run(images: np.ndarray) -> np.ndarray:
         found = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-            placed = jax.make_array_from_callback(padded.shape, split, lambda at, padded=padded: padded[at])
+            placed = meshes.place(padded, meshes.along_batch(mesh))
             found.append(np.asarray(predict(params, carried, placed))[: len(part)])
         return np.concatenate(found)
 
@@ -57,7 +56,7 @@ def segment(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: 
 
 def _segment_group(predict: Predict, images: list[np.ndarray], size: int, overlap: float) -> Iterator[np.ndarray]:
     padded = [_at_least(image, size) for image in images]
-    places = [(i, y, x) for i, p in enumerate(padded) for y, x in window_corners(*p.shape[:2], size, overlap)]
+    places = [(i, y, x) for i, p in enumerate(padded) for y, x in window_corners(p.shape[0], p.shape[1], size, overlap)]
     probabilities = predict(np.stack([padded[i][y : y + size, x : x + size] for i, y, x in places]))
     sums = [np.zeros((*p.shape[:2], probabilities.shape[-1]), np.float32) for p in padded]
     weights = blending(size)[:, :, None]

@@ -32,6 +32,7 @@ class Segmenter:
     def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
         """The crop [B, S, S, C] with its mask int32 [B, S, S]."""
         images, masks, _, _ = self.recipe.geometric(fold(keys, 0), to_unit(batch["image"]), batch["mask"])
+        assert masks is not None
         return {"image": self.recipe.photometric(fold(keys, 1), images), "mask": masks}
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:

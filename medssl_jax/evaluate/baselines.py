@@ -21,14 +21,14 @@ LABELLED = 500  # labelled images of the pool that the levels may learn from, ev
 ALL_FOREGROUND = "all foreground"
 OTSU = "otsu"
 MAJORITY = "majority"
-COLOUR_HISTOGRAM = "colour histogram + logistic regression"
+COLOUR_HISTOGRAM = "colour histogram"
 
 
 def levels(dataset: Dataset) -> list[dict[str, Any]]:
     """The levels that fit the task, as tidy rows without experiment, data set and seed.
 
-    Binary segmentation: `all_foreground`, `otsu`. Classification: `majority`, `colour_histogram`. What learns uses up to 500
-    labelled images of the pool, which is its `labels`. Segmentation of several classes has no such level: an empty list.
+    Binary segmentation: `all_foreground`, `otsu`. Classification: `majority`. What learns uses up to 500 labelled images of the
+    pool, which is its `labels`. Segmentation of several classes has no such level: an empty list.
 
     Returns:
       Rows {"init", "labels", "label_unit", "subset", "metric", "value", "n"}.
@@ -47,7 +47,6 @@ def levels(dataset: Dataset) -> list[dict[str, Any]]:
     if key == "label" and train:
         labels, truth = [[int(example["label"]) for example in part] for part in (train, test)]
         found[MAJORITY] = (len(train), majority(labels, truth, classes))
-        found[COLOUR_HISTOGRAM] = (len(train), colour_histogram(train, test, classes))
     about = {"label_unit": "image", "subset": 0, "n": len(test)}
     return [
         {"init": init, "labels": labels, "metric": metric, "value": value, **about}

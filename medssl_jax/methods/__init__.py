@@ -46,8 +46,8 @@ def _simclr(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int
 
 
 def _byol(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> BYOL:
-    heads = [projector(*config.model.projection, norm=True) for _ in ("projector", "predictor")]
-    return BYOL(backbone, *heads, views, steps=config.pretrain.steps, decay=config.method.decay)
+    head = projector(*config.model.projection, norm=True)
+    return BYOL(backbone, head, head, views, steps=config.pretrain.steps, decay=config.method.decay)
 
 
 def _restoration(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Restoration:

@@ -15,7 +15,9 @@ __all__ = ["Batch", "Logs", "Pretraining", "Tree", "Views", "forward", "init_bac
 class Pretraining(Method, Protocol):
     """A method whose networks are worth transferring."""
 
-    backbone: Backbone
+    @property
+    def backbone(self) -> Backbone:
+        """Encoder and decoder."""
 
     def transferable(self, params: Tree, carried: Tree) -> dict[str, Tree]:
         """{"encoder": {"params", "stats"}, "decoder"?: the same}: what fine-tuning starts from."""

@@ -42,7 +42,8 @@ class SimCLR:
         both = jnp.concatenate([views["first"], views["second"]])
         features, stats = base.forward(self.backbone.encoder, "encoder", params, carried["stats"], both)
         z, stats = base.forward(self.projector, "projector", params, stats, pool(features))
-        loss, logs = info_nce(*jnp.split(z, 2), self.temperature)
+        first, second = jnp.split(z, 2)
+        loss, logs = info_nce(first, second, self.temperature)
         return loss, ({"stats": stats}, logs)
 
     def after_update(self, params: Any, carried: Any, step: jax.Array) -> Any:

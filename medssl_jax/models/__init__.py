@@ -37,11 +37,11 @@ def build_backbone(config: ConfigDict) -> Backbone:
         raise UserError(f"config.model.name={config.name!r} is not a network; did you mean {near!r} (of {', '.join(names)})?")
     style = Style(config.norm, jnp.dtype(config.dtype), config.remat)
     if config.name == "unet":
-        encoder, levels = UNetEncoder(config.width, config.depth, style), config.depth
+        encoder, levels = Network(UNetEncoder(config.width, config.depth, style)), config.depth
         feature_dim = config.width * 2 ** (levels - 1)
     else:
-        encoder, levels = ResNetEncoder(config.name, config.width, style), 6
+        encoder, levels = Network(ResNetEncoder(config.name, config.width, style)), 6
         feature_dim = config.width * 8 * EXPANSION[config.name]
     widths = tuple(config.decoder_width * 2**i for i in range(levels - 1))
     decoder = Decoder(widths, style, narrow=config.name == "unet")
-    return Backbone(Network(encoder), Network(decoder), tuple(2**i for i in range(levels)), feature_dim, config.decoder_width)
+    return Backbone(encoder, Network(decoder), tuple(2**i for i in range(levels)), feature_dim, config.decoder_width)

@@ -88,7 +88,6 @@ def upsample(x: jax.Array, like: jax.Array) -> jax.Array:
     return jax.image.resize(x, (batch, rows, columns, channels), "nearest")
 
 
-
 def to_signed(x: jax.Array, dtype: Any) -> jax.Array:
     """[0, 1] -> [-1, 1]: the input normalisation, (x - 0.5) / 0.5."""
     return (x * 2.0 - 1.0).astype(dtype)

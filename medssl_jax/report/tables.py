@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from medssl_jax.evaluate.baselines import ALL_FOREGROUND, COLOUR_HISTOGRAM, MAJORITY, OTSU
+from medssl_jax.evaluate.baselines import ALL_FOREGROUND, MAJORITY, OTSU
 from medssl_jax.evaluate.statistics import PairedDifference, paired_difference
 from medssl_jax.report.words import Amount, amount_name, amount_order, arm, metric_name, signed
 
-LEVELS = (ALL_FOREGROUND, OTSU, MAJORITY, COLOUR_HISTOGRAM)
+LEVELS = (ALL_FOREGROUND, OTSU, MAJORITY)
 CONTROL = "random"
 
 Row = dict[str, Any]

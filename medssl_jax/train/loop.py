@@ -6,7 +6,6 @@ import dataclasses
 import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -115,7 +114,7 @@ def _report(pending: list[dict[str, Any]], done: int, progress: Progress, logger
 
 def _diverged(start: int, end: int, checkpoints: Checkpoints | None) -> str:
     kept = checkpoints.latest if checkpoints else None
-    good = f"the last good checkpoint is of step {kept} in {Path(checkpoints.path)}" if checkpoints and kept else "no checkpoint was written"
+    good = f"the last good checkpoint is of step {kept} in {checkpoints.path}" if checkpoints and kept else "no checkpoint was written"
     return (
         f"the loss became infinite or not a number between steps {start + 1} and {end} ({good}); "
         "lower the learning rate or set the optimizer's clip to 1.0, and start again in a new workdir."

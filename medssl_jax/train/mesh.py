@@ -81,5 +81,10 @@ def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]
 
 def to_all(mesh: Mesh, tree: Any) -> Any:
     """The same host arrays on every device of every process."""
-    place = replicated(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_callback(np.shape(x), place, lambda at, x=x: np.asarray(x)[at]), tree)
+    return jax.tree.map(lambda x: place(np.asarray(x), replicated(mesh)), tree)
+
+
+def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A host array that every process holds whole, as a global array; each device takes its own part."""
+
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)

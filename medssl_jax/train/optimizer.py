@@ -76,7 +76,7 @@ class PartRates(NamedTuple):
     """The last link of the chain: how much of its update each part (encoder, decoder, head ...) takes. It is data, not code, so
     that runs with other rates share one compiled step."""
 
-    count: jax.Array
+    step: jax.Array
     rates: dict[str, jax.Array]
 
 
@@ -94,9 +94,9 @@ def _part_rates(held: int) -> optax.GradientTransformation:
         return PartRates(jnp.int32(0), {part: jnp.float32(1) for part in params})
 
     def update(updates: dict[str, Any], state: PartRates, params: Any = None) -> tuple[dict[str, Any], PartRates]:
-        opened = jnp.where(state.count < held, 0.0, 1.0)
+        opened = jnp.where(state.step < held, 0.0, 1.0)
         factor = {part: rate if part == "head" else rate * opened for part, rate in state.rates.items()}
         moved = {part: optax.tree.scale(factor[part], change) for part, change in updates.items()}
-        return moved, state._replace(count=state.count + 1)
+        return moved, state._replace(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)

@@ -14,8 +14,7 @@ from medssl_jax.train.method import Method
 Tree = Any
 
 
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """Everything a checkpoint holds. `key` seeds the run: all randomness is derived from (key, step, slot)."""
 
     step: jax.Array

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from medssl_jax.train.method import Method
 from medssl_jax.train import mesh as meshes
+from medssl_jax.train.method import Method
 from medssl_jax.train.state import State
 
 Batch = dict[str, jax.Array]

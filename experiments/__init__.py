@@ -1,0 +1,1 @@
+"""The measured tables: how to run them and what they found."""
