@@ -19,6 +19,9 @@ from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import Interrupted
 from medssl_jax.train.mesh import initialise_distributed
 
+COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for a run of several processes without a TPU pod or Slurm.")
+PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "How many processes the run has.")
+PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this is, from 0.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; runs/<config.name> where nothing is given.")
 
 
@@ -26,7 +29,7 @@ def main() -> None:
     """Start or continue the run that the flags describe."""
     config = cli.config()
     validate(config)
-    initialise_distributed()
+    initialise_distributed(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value)
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()

@@ -29,6 +29,7 @@ from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
 PICTURED = 6  # images in the triplets of the report
+MANY = 200  # images: where reading takes long enough to say so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +111,17 @@ def feed_tiles(config: ConfigDict, tiles: TileSource, mesh: Mesh, first: int) ->
     """Global batches from step `first` on, in the same order for both placements."""
     seed, batch = sub_seed(config.seed, "pretrain/order"), config.pretrain.batch
     if config.data.placement == "device":
-        examples = {"image": load_all(tiles)["image"]}
+        examples = {"image": load_all(tiles, _reading)["image"]}
         return feed.from_device(mesh, examples, index_batches(len(tiles), seed=seed, global_batch=batch, start_step=first))
     d = config.data
     local = example_batches(tiles, seed=seed, global_batch=batch, start_step=first, threads=d.threads, workers=d.workers)
     return feed.from_host(mesh, ({"image": b["image"], "slot": b["slot"]} for b in local))
+
+
+def _reading(done: int, total: int) -> None:
+    """A line now and then while many images are read."""
+    if total >= MANY and (done % MANY == 0 or done == total):
+        say(f"Read {done} of {total} images.")
 
 
 def _monitor(config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh) -> Monitor:

@@ -19,7 +19,7 @@ from medssl_jax.train import feed, optimizer
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.loop import Plan, StopRequest, train
 from medssl_jax.train.state import State, fresh_state
-from medssl_jax.train.step import make_step
+from medssl_jax.train.step import Step, make_step
 
 Tree = Any
 Task = Segmenter | Classifier
@@ -53,7 +53,15 @@ class FineTuner:
         self._shapes = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in batch.items()}
         key = jax.random.key(0)
         abstract = jax.eval_shape(self._start, key, *jax.eval_shape(task.init, key, self._shapes))
-        self._step = make_step(task, self._optimizer, mesh, meshes.shardings(abstract, mesh, fsdp=False))
+        self._places = meshes.shardings(abstract, mesh, fsdp=False)
+        self._steps: dict[tuple[str, ...], Step] = {}
+
+    def _step(self, steady: tuple[str, ...]) -> Step:
+        """The compiled step in which the norms of those parts keep their statistics."""
+        if steady not in self._steps:
+            task = dataclasses.replace(self.task, steady=steady)
+            self._steps[steady] = make_step(task, self._optimizer, self.mesh, self._places)
+        return self._steps[steady]
 
     def initial(self, seed: int, pretrained: Mapping[str, Tree]) -> tuple[jax.Array, Tree, Tree]:
         """The run's key, and fresh parameters with the pretrained parts put in their places."""
@@ -87,7 +95,8 @@ class FineTuner:
             return {}
 
         plan = Plan(title, config.steps, config.batch, log_every=config.steps, eval_every=config.eval_every)
-        train(state, self._step, feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
+        step = self._step(tuple(pretrained) if config.norms == "pretrained" else ())
+        train(state, step, feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
         return best
 
 

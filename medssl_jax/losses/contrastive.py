@@ -34,7 +34,8 @@ def info_nce(z1: jax.Array, z2: jax.Array, temperature: float) -> tuple[jax.Arra
     """
     z = unit(jnp.concatenate([z1, z2]))
     count = z.shape[0]
-    similarity = jnp.matmul(z, replicate(z).T, preferred_element_type=jnp.float32) / temperature
+    # float32 throughout: an accelerator's default would round the cosines to about 1e-3, and the temperature multiplies that
+    similarity = jnp.matmul(z, replicate(z).T, precision=jax.lax.Precision.HIGHEST) / temperature
     similarity = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, similarity)
     positive = (jnp.arange(count) + count // 2) % count
     chosen = jnp.take_along_axis(similarity, positive[:, None], axis=1)[:, 0]

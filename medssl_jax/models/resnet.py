@@ -7,7 +7,7 @@ import re
 import flax.linen as nn
 import jax
 
-from medssl_jax.models.network import Style, to_signed
+from medssl_jax.models.network import Style, max_pool, to_signed
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
@@ -67,7 +67,7 @@ class ResNetEncoder(nn.Module):
         x = self.style.conv(self.width, 7, 2, name="conv1")(x)
         x = nn.relu(self.style.normalise(x, train, "bn1"))
         maps.append(x)
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = max_pool(x, 3)
         block = self.style.block(BasicBlock if EXPANSION[self.name_] == 1 else Bottleneck)
         for stage, count in enumerate(STAGES[self.name_]):
             for i in range(count):

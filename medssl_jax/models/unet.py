@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from medssl_jax.models.network import ConvPair, Style, to_signed, upsample
+from medssl_jax.errors import UserError
+from medssl_jax.models.network import ConvPair, Style, max_pool, to_signed, upsample
 
 
 class UNetEncoder(nn.Module):
@@ -19,21 +20,19 @@ class UNetEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
         """[B, H, W, C] in [0, 1] -> maps [B, H / 2^i, W / 2^i, width * 2^i], finest first."""
+        smallest = 2 ** (self.depth - 1)
+        if min(x.shape[1:3]) < smallest:
+            raise UserError(
+                f"a U-Net of config.model.depth={self.depth} halves its images to nothing: they are {x.shape[1]} x {x.shape[2]} px and must "
+                f"be {smallest} or more; lower the depth or raise config.views.size and config.finetune.patch."
+            )
         x, maps = to_signed(x, self.style.dtype), []
         for level in range(self.depth):
             if level:
-                x = halve(x)
+                x = max_pool(x, 2)
             x = self.style.block(ConvPair)(self.width * 2**level, self.style, name=f"level{level}")(x, train)
             maps.append(x)
         return tuple(maps)
-
-
-def halve(x: jax.Array) -> jax.Array:
-    """Max pooling 2 x 2 [B, H, W, C] -> [B, H // 2, W // 2, C]. By reshaping: the gradient of a reduce-window, which a pooling layer
-    becomes, is a scatter, and several times as slow on a CPU."""
-    batch, height, width, channels = x.shape
-    even = x[:, : height // 2 * 2, : width // 2 * 2]
-    return even.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 class Decoder(nn.Module):

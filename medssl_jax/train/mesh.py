@@ -16,13 +16,22 @@ from medssl_jax.errors import UserError
 FSDP_MIN_SIZE = 2**14  # smaller arrays cost more to gather than they save
 
 
-def initialise_distributed() -> None:
-    """Join the other processes where the environment names them: a TPU pod, Slurm, Open MPI, or JAX_COORDINATOR_ADDRESS with
-    JAX_PROCESS_COUNT and JAX_PROCESS_INDEX."""
-    explicit = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if explicit:
-        count, index = (int(os.environ[f"JAX_PROCESS_{name}"]) for name in ("COUNT", "INDEX"))
-        jax.distributed.initialize(explicit, count, index)
+def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -1) -> None:
+    """Join the other processes of the run: those named by the arguments, or by JAX_COORDINATOR_ADDRESS, JAX_PROCESS_COUNT and
+    JAX_PROCESS_INDEX, or those that the environment knows of (a TPU pod, Slurm, Open MPI). One process alone joins nothing.
+
+    Raises UserError where a coordinator is named without count and index.
+    """
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if coordinator:
+        count = count or int(os.environ.get("JAX_PROCESS_COUNT", "0"))
+        index = index if index >= 0 else int(os.environ.get("JAX_PROCESS_INDEX", "-1"))
+        if not 0 <= index < count:
+            raise UserError(
+                f"a coordinator is named but not which process this is (index {index} of {count}); give every process "
+                "--process_count=N and its own --process_index from 0 to N - 1."
+            )
+        jax.distributed.initialize(coordinator, count, index)
     elif _cluster_of_several():
         jax.distributed.initialize()
 
