@@ -13,6 +13,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ OUT = flags.DEFINE_string("out", None, "A .json file to write the result to.")
 
 STAGES = ("augmentation", "forward", "forward+backward", "full step")
 CHANNELS, MODALITY, DTYPE = 1, "brightfield", np.uint16  # the built-in sample's
+VIEWS = {"tower": ("clean", "corrupted"), "simclr": ("first", "second")}  # in the order that the twin's loss takes them
 WARM_UP = 3  # steps that are not timed
 SAME_LOSS = 1e-3  # relative difference of the two frameworks' losses of the same parameters and views
 
@@ -65,13 +67,13 @@ class JaxSide:
 
     def runs(self) -> Runs:
         """The stages, each blocking until it is done."""
-        calls = (
-            lambda: self.augment(self.state, self.batch),
-            lambda: self.forward(*self.inputs),
-            lambda: self.backward(*self.inputs),
-            self._full,
-        )
-        return {stage: lambda call=call: jax.block_until_ready(call()) for stage, call in zip(STAGES, calls)}
+        calls: Runs = {
+            "augmentation": lambda: self.augment(self.state, self.batch),
+            "forward": lambda: self.forward(*self.inputs),
+            "forward+backward": lambda: self.backward(*self.inputs),
+            "full step": self._full,
+        }
+        return {stage: partial(_blocking, call) for stage, call in calls.items()}
 
     def parameters(self) -> int:
         """How many numbers are learned."""
@@ -88,6 +90,10 @@ class JaxSide:
         return compiled
 
 
+def _blocking(call: Callable[[], Any]) -> None:
+    jax.block_until_ready(call())
+
+
 def images(config: ConfigDict) -> np.ndarray:
     """A batch of random blocks of 4 px, uint16 [B, T, T, 1]."""
     side = config.data.tile
@@ -98,7 +104,7 @@ def images(config: ConfigDict) -> np.ndarray:
 def torch_sides(config: ConfigDict, ours: JaxSide) -> dict[str, Runs]:
     """The twin's stages, by memory layout; {} with a sentence where PyTorch is missing or JAX is not on the CPU.
 
-    Raises UserError where the twin's parameters or its loss of the same views differ from ours: then it would do other work.
+    Raises UserError for a config without a twin, and where the twin does not do the same work.
     """
     if not importlib.util.find_spec("torch"):
         print("PyTorch is not installed, so JAX is timed alone; pip install torch for the comparison.")
@@ -106,21 +112,25 @@ def torch_sides(config: ConfigDict, ours: JaxSide) -> dict[str, Runs]:
     if jax.default_backend() != "cpu":
         print(f"JAX runs on {jax.default_backend()} and the PyTorch twin on the CPU, so JAX is timed alone.")
         return {}
-    from experiments.torch_twin import LAYOUTS, TorchSide, load
+    from experiments.torch_twin import LAYOUTS, TorchSide, check, load
 
-    recipe = methods.view_recipe(config, CHANNELS, MODALITY)
+    check(config)
+    recipe, names = methods.view_recipe(config, CHANNELS, MODALITY), VIEWS[config.method.name]
     found = {}
     for layout in LAYOUTS:
-        names = ("clean", "corrupted") if "clean" in ours.views else ("first", "second")
-        side = TorchSide(config, recipe, np.asarray(ours.batch["image"]), [np.asarray(ours.views[n]) for n in names], layout)
+        side = TorchSide(config, recipe, np.asarray(ours.batch["image"]), [np.asarray(ours.views[name]) for name in names], layout)
         load(side.twin, jax.device_get(ours.state.params))
-        if side.parameters() != ours.parameters():
-            raise UserError(f"the twin has {side.parameters()} parameters and the JAX network {ours.parameters()}; make them the same.")
-        expected, loss = float(ours.forward(*ours.inputs)[0]), side.loss()
-        if abs(loss - expected) > SAME_LOSS * abs(expected):
-            raise UserError(f"the twin's loss is {loss:.5f} where JAX has {expected:.5f}; the two do not do the same work.")
+        same_work(ours.parameters(), side.parameters(), float(ours.forward(*ours.inputs)[0]), side.loss())
         found[layout] = side.runs()
     return found
+
+
+def same_work(parameters: int, twins: int, loss: float, twins_loss: float) -> None:
+    """Raises UserError where the twin has another number of parameters, or another loss of the same parameters and views."""
+    if parameters != twins:
+        raise UserError(f"the twin has {twins} parameters and the JAX network {parameters}; make the two networks the same.")
+    if abs(loss - twins_loss) > SAME_LOSS * abs(loss):
+        raise UserError(f"the twin's loss is {twins_loss:.5f} where JAX has {loss:.5f} of the same views; make the two losses the same.")
 
 
 def timed(run: Callable[[], Any], steps: int) -> list[float]:
@@ -213,9 +223,7 @@ def main() -> None:
     if OUT.value:
         Path(OUT.value).write_text(json.dumps({**result, "rows": rows, "methods": found}, indent=1) + "\n")
     for name, one in found.items():
-        print(
-            f"{name}: {one['parameters']} parameters; compiled in {one['compile_s']} s; PyTorch's layouts {one['torch_layout_ms']} ms a step."
-        )
+        print(f"{name}: {one['parameters']} parameters, compiled in {one['compile_s']} s; PyTorch's layouts: {one['torch_layout_ms']} ms.")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Tensors are [B, C, H, W]; formulas are those of medssl_jax.augment, .losses and 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,6 @@ from torch import Tensor, nn
 from experiments.torch_views import corrupt, geometric, photometric
 from medssl_jax.augment import Proxy, Recipe
 from medssl_jax.errors import UserError
-
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -44,12 +44,13 @@ class Encoder(nn.Module):
     def __init__(self, channels: int, width: int, depth: int) -> None:
         super().__init__()
         widths = [channels, *(width * 2**i for i in range(depth))]
-        for level, (inputs, features) in enumerate(zip(widths, widths[1:])):
+        for level, (inputs, features) in enumerate(itertools.pairwise(widths)):
             self.add_module(f"level{level}", ConvPair(inputs, features))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] in [0, 1] -> the feature maps, finest first."""
-        x, maps = x * 2 - 1, []
+        x = x * 2 - 1
+        maps: list[Tensor] = []
         for level in self.children():
             x = level(F.max_pool2d(x, 2) if maps else x)
             maps.append(x)
@@ -176,7 +177,8 @@ class TorchSide:
 
     def __init__(self, config: ConfigDict, recipe: Recipe, image: np.ndarray, views: list[np.ndarray], layout: str) -> None:
         layout_ = LAYOUTS[layout]
-        self.twin = Twin(config, recipe, image.shape[-1]).to(memory_format=layout_)
+        self.twin = Twin(config, recipe, image.shape[-1])
+        self.twin.to(memory_format=layout_)  # type: ignore[call-overload]
         self.image, *self.views = (torch.tensor(np.moveaxis(x, 3, 1)).contiguous(memory_format=layout_) for x in (image, *views))
         self.optimizer, self.schedule = make_optimizer(self.twin, config.pretrain.optimizer, config.pretrain.steps)
         self.clip = config.pretrain.optimizer.clip

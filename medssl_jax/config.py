@@ -46,6 +46,7 @@ def proxy(**changes: Any) -> ConfigDict:
     p = ConfigDict()
     p.curve = "none"  # none | fixed (TOWER's six Bezier maps) | random (Models Genesis)
     p.curve_probability = 1.0
+    p.inversion_probability = 0.5  # of the curves, how many turn bright into dark
     p.shuffle_probability = 0.0  # local pixel shuffling
     p.mask = "none"  # none | block | stripe | ray (fundus)
     p.zero_fraction = 0.5  # share of the cells (rows, rays) that the mask sets to zero
@@ -66,7 +67,7 @@ def _data() -> ConfigDict:
     d.task = "auto"  # auto | segmentation | classification | none
     d.mask = "foreground"  # foreground: any non-zero label is 1 | classes: the label is the class
     d.color = "auto"  # auto (gray beside RGB becomes RGB) | gray | rgb
-    d.window = (0.1, 99.9)  # percentiles of each 16-bit or float image that become 0 and 1; () keeps the values as they are
+    d.window = (0.5, 99.5)  # percentiles of each 16-bit or float image that become 0 and 1; () keeps the values as they are
     d.resize = 0  # pixels of the shorter side that every image is scaled to on reading; 0: as it is (classification: data.tile)
     d.tile = 96  # side in pixels of the squares that images are cut into for training
     d.val_fraction = 0.15  # of the labelled images, where the data bring no split of their own
@@ -113,10 +114,10 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
     p["from"] = ""  # a run directory to take the pretrained network from, instead of pretraining
-    p.steps = 600
+    p.steps = 400
     p.batch = 32  # images a step, over all devices
     p.accumulate = 1  # micro-batches a step
-    p.optimizer = _optimizer("adamw", 1e-3, 0.1)
+    p.optimizer = _optimizer("adamw", 2e-3, 0.1)
     p.fsdp = False  # shard parameters and optimizer state over the devices
     p.log_every = 20
     p.eval_every = 200  # probes and the collapse panel
@@ -130,7 +131,7 @@ def _enlarge(c: ConfigDict) -> None:
     c.data.tile, c.views.size = 256, 224
     c.model.update({"name": "resnet50", "width": 64, "projection": (2048, 128)})
     c.pretrain.update({"steps": 20_000, "log_every": 50, "eval_every": 1000, "checkpoint_every": 1000})
-    c.pretrain.optimizer.update({"warmup": 0.0, "weight_decay": 0.0, "b2": 0.99, "clip": 0.0})
+    c.pretrain.optimizer.update({"learning_rate": 1e-3, "warmup": 0.0, "weight_decay": 0.0, "b2": 0.99, "clip": 0.0})
     c.finetune.update({"patch": 256, "steps": 5000, "batch": 32, "eval_every": 250, "labels": "1%, 10%, all"})
 
 
@@ -140,11 +141,13 @@ def _finetune() -> ConfigDict:
     f.seeds = 3  # repeats of every amount; each has its own choice of labels
     f.inits = "auto"  # e.g. "random, tower, tower/encoder"
     f.patch = 64  # side in pixels of a labelled patch
-    f.steps = 200
-    f.batch = 16
+    f.steps = 150
+    f.batch = 8
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
-    f.norms = "pretrained"  # pretrained: the norms of pretrained parts keep their statistics | batch: they take those of the labelled batches
+    f.norms = (
+        "pretrained"  # pretrained: the norms of pretrained parts keep their statistics | batch: they take those of the labelled batches
+    )
     f.head_warmup = 0.0  # fraction of the steps in which the head alone is trained
     f.eval_every = 50  # steps between the validations that select the weights
     return f

@@ -19,6 +19,7 @@ from medssl_jax.data.sources import Dataset
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.errors import UserError
+from medssl_jax.methods.calibrate import calibrate
 from medssl_jax.monitor import Monitor, Sample
 from medssl_jax.report import triplets
 from medssl_jax.train import checkpoint, feed, optimizer
@@ -68,6 +69,9 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     tiles = TileSource(dataset.pool, config.data.tile, kind=tile_kind(dataset))
     state, warning = _run(config, method, dataset, tiles, mesh, workdir, stop)
     parts = jax.jit(method.transferable, out_shardings=meshes.replicated(mesh))(state.params, state.carried)
+    recipe = methods.view_recipe(config, dataset.channels, dataset.modality)
+    key = jax.random.key(sub_seed(config.seed, "calibrate"))
+    parts = calibrate(parts, method, recipe, key, feed_tiles(config, tiles, mesh, config.pretrain.steps))
     checkpoint.save_tree(workdir / "pretrained", parts)
     if hasattr(method, "restore"):
         picture(workdir / "figures" / "restoration.png", method, state, tiles)

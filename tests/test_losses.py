@@ -41,7 +41,7 @@ def test_info_nce_against_numpy(temperature, rng):
     np.testing.assert_allclose(info_nce(z1, z2, temperature), numpy_info_nce(z1, z2, temperature), rtol=1e-5)
 
 
-@pytest.mark.parametrize("count, value", [(128, 5.5413), (2, 1.0986)])
+@pytest.mark.parametrize(("count", "value"), [(128, 5.5413), (2, 1.0986)])
 def test_equal_embeddings_give_the_log_of_the_others(count, value):
     z = np.ones((count, 4))
     assert info_nce(z, z) == pytest.approx(np.log(2 * count - 1), abs=1e-5)

@@ -50,9 +50,6 @@ def unet(x):
     return backbone, *jax.jit(lambda x: start(backbone, x))(x)
 
 
-# --- ResNets ---------------------------------------------------------------------------------------------------------
-
-
 def torchvision_keys(counts, convolutions):
     """The state_dict of torchvision's ResNet, less the classifier and the counters of batches, by its rule."""
     norm = ("weight", "bias", "running_mean", "running_var")
@@ -101,9 +98,6 @@ def test_kaiming_initialisation():
     assert np.abs(kernel).max() > 2.5 * kernel.std()  # not truncated
     assert all((leaf == 1).all() for path, leaf in flat(params).items() if path[-1] == "scale")
     assert all((leaf == (path[-1] == "var")).all() for path, leaf in flat(stats).items())
-
-
-# --- values ----------------------------------------------------------------------------------------------------------
 
 
 def numpy_conv(x, kernel):
@@ -190,9 +184,6 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(unet, x):
     assert models.pool(maps).dtype == jnp.float32
 
 
-# --- shapes ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["unet", "resnet18", "resnet34", "resnet50"])
 @pytest.mark.parametrize("side", [(28, 28), (64, 64), (27, 33)])
 def test_any_image_size_is_decoded_at_its_own_resolution(name, side):
@@ -225,14 +216,11 @@ def test_max_pool_is_the_largest_of_each_window(side, size):
     np.testing.assert_array_equal(max_pool(jnp.asarray(x), size), np.asarray(expected).transpose(2, 0, 1, 3))
 
 
-@pytest.mark.parametrize("rows, columns", [(8, 6), (7, 5), (4, 3)])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 6), (7, 5), (4, 3)])
 def test_upsample_takes_the_nearest_pixel(rows, columns):
     x = np.arange(4 * 3 * 2.0).reshape(1, 4, 3, 2)
     nearest = np.ix_([int((i + 0.5) * 4 / rows) for i in range(rows)], [int((j + 0.5) * 3 / columns) for j in range(columns)])
     np.testing.assert_array_equal(upsample(jnp.asarray(x), jnp.zeros((1, rows, columns, 9))), x[0][nearest][None])
-
-
-# --- heads -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -257,9 +245,6 @@ def test_pool_and_pixel_head(rng):
     out, _ = head.apply(params, stats, maps[1], train=True)
     weights = params["fc"]
     np.testing.assert_allclose(out[1, 0, 1], maps[1][1, 0, 1] @ weights["kernel"] + weights["bias"], atol=1e-5)
-
-
-# --- use -------------------------------------------------------------------------------------------------------------
 
 
 def test_networks_of_one_config_are_one_static_argument():

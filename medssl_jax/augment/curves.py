@@ -13,19 +13,20 @@ FIXED = np.array([[[0, 0], [1, 1]], [[0, 1], [1, 0]], [[0.25, 0.75], [0.75, 0.25
 HALVINGS = 20  # of the interval that holds the curve's parameter: s to 1e-6; the intensity to 1e-3 where the curve is vertical
 
 
-def bezier_fixed(keys: jax.Array, images: jax.Array, probability: float = 1.0) -> jax.Array:
+def bezier_fixed(keys: jax.Array, images: jax.Array, probability: float = 1.0, inversion: float = 0.5) -> jax.Array:
     """One of TOWER's six maps: three curves, each increasing or reversed; a sixth of the images stay as they are (arXiv 2211.14715).
 
     Images float32 [B, H, W, C] in [0, 1]; all channels of an image share the map.
     """
     inner = jnp.asarray(FIXED)[integers(fold(keys, 0), 0, 2)]
-    return maybe(fold(keys, 2), probability, tone_curve(images, inner, flags(fold(keys, 1), 0.5)), images)
+    return maybe(fold(keys, 2), probability, tone_curve(images, inner, flags(fold(keys, 1), inversion)), images)
 
 
-def bezier_random(keys: jax.Array, images: jax.Array, probability: float = 1.0) -> jax.Array:
-    """Models Genesis' non-linear map: inner points uniform in the unit square, half of the maps decreasing (Zhou et al. 2021)."""
+def bezier_random(keys: jax.Array, images: jax.Array, probability: float = 1.0, inversion: float = 0.5) -> jax.Array:
+    """Models Genesis' non-linear map: inner points uniform in the unit square, the share `inversion` of the maps decreasing (half in
+    Zhou et al. 2021)."""
     inner = uniform(fold(keys, 0), 0.0, 1.0, (2, 2))
-    return maybe(fold(keys, 2), probability, tone_curve(images, inner, flags(fold(keys, 1), 0.5)), images)
+    return maybe(fold(keys, 2), probability, tone_curve(images, inner, flags(fold(keys, 1), inversion)), images)
 
 
 def tone_curve(images: jax.Array, inner: jax.Array, decreasing: jax.Array) -> jax.Array:

@@ -29,6 +29,7 @@ class Proxy:
 
     curve: str = "none"
     curve_probability: float = 1.0
+    inversion_probability: float = 0.5
     shuffle_probability: float = 0.0
     mask: str = "none"
     zero_fraction: float = 0.5
@@ -42,7 +43,14 @@ class Proxy:
         for name, allowed in (("curve", tuple(CURVES)), ("mask", MASKS)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"proxy.{name}={getattr(self, name)!r} does not exist; choose one of {', '.join(allowed)}.")
-        for name in ("curve_probability", "shuffle_probability", "paint_probability", "inpaint_share", "warp_probability"):
+        for name in (
+            "curve_probability",
+            "inversion_probability",
+            "shuffle_probability",
+            "paint_probability",
+            "inpaint_share",
+            "warp_probability",
+        ):
             check_probability(f"proxy.{name}", getattr(self, name))
         check_zero_fraction(self.zero_fraction)
         if self.mask_cells < 0:
@@ -57,7 +65,7 @@ class Proxy:
         if self.shuffle_probability:
             out = maybe(fold(keys, 0), self.shuffle_probability, local_shuffle(fold(keys, 1), out), out)
         if curve := CURVES[self.curve]:
-            out = curve(fold(keys, 2), out, self.curve_probability)
+            out = curve(fold(keys, 2), out, self.curve_probability, self.inversion_probability)
         if self.warp_probability:
             out = maybe(fold(keys, 3), self.warp_probability, warp(fold(keys, 4), out), out)
         out, painted = self._paint(keys, out)

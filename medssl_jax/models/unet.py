@@ -23,8 +23,8 @@ class UNetEncoder(nn.Module):
         smallest = 2 ** (self.depth - 1)
         if min(x.shape[1:3]) < smallest:
             raise UserError(
-                f"a U-Net of config.model.depth={self.depth} halves its images to nothing: they are {x.shape[1]} x {x.shape[2]} px and must "
-                f"be {smallest} or more; lower the depth or raise config.views.size and config.finetune.patch."
+                f"a U-Net of config.model.depth={self.depth} halves its images to nothing: they are {x.shape[1]} x {x.shape[2]} px and "
+                f"must be {smallest} or more; lower the depth or raise config.views.size and config.finetune.patch."
             )
         x, maps = to_signed(x, self.style.dtype), []
         for level in range(self.depth):
