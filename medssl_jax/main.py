@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from medssl_jax import cli, experiment
 from medssl_jax.config import LAYOUT, validate
 from medssl_jax.errors import UserError
+from medssl_jax.memory import keep_pages
 from medssl_jax.report import write_report
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import Interrupted
@@ -27,6 +28,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; runs/<con
 
 def main() -> None:
     """Start or continue the run that the flags describe."""
+    keep_pages()
     config = cli.config()
     validate(config)
     initialise_distributed(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value)

@@ -67,11 +67,11 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     began = time.perf_counter()
     method = methods.build(config, dataset.channels, dataset.modality)
     tiles = TileSource(dataset.pool, config.data.tile, kind=tile_kind(dataset))
-    state, warning = _run(config, method, dataset, tiles, mesh, workdir, stop)
+    state, warning, batches = _run(config, method, dataset, tiles, mesh, workdir, stop)
     parts = jax.jit(method.transferable, out_shardings=meshes.replicated(mesh))(state.params, state.carried)
     recipe = methods.view_recipe(config, dataset.channels, dataset.modality)
     key = jax.random.key(sub_seed(config.seed, "calibrate"))
-    parts = calibrate(parts, method, recipe, key, feed_tiles(config, tiles, mesh, config.pretrain.steps))
+    parts = calibrate(parts, method, recipe, key, batches)
     checkpoint.save_tree(workdir / "pretrained", parts)
     if hasattr(method, "restore"):
         picture(workdir / "figures" / "restoration.png", method, state, tiles)
@@ -83,7 +83,7 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
 
 def _run(
     config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh, workdir: Path, stop: StopRequest
-) -> tuple[State, str | None]:
+) -> tuple[State, str | None, Iterator[feed.Batch]]:
     p = config.pretrain
     meshes.check_batch(p.batch, p.accumulate, mesh, "pretrain.batch")
     update = optimizer.build(p.optimizer, p.steps)
@@ -108,7 +108,7 @@ def _run(
         logger.close()
     finally:
         checkpoints.close()
-    return state, monitor.warning
+    return state, monitor.warning, batches
 
 
 def feed_tiles(config: ConfigDict, tiles: TileSource, mesh: Mesh, first: int) -> Iterator[feed.Batch]:

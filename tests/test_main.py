@@ -78,7 +78,7 @@ def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("run") / "tower"
     result = run("--config.finetune.labels=1 patch, all", workdir=workdir)
     assert result.returncode == 0, result.stderr
-    assert "tower/encoder" in result.stdout
+    assert "TOWER, encoder only" in result.stdout
     return workdir
 
 

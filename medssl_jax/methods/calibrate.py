@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from medssl_jax.augment import Recipe, fold, to_unit
+from medssl_jax.augment import Recipe, to_unit
 from medssl_jax.methods import base
 from medssl_jax.train.step import Batch, example_keys
 
@@ -33,5 +33,5 @@ def calibrate(parts: dict[str, Any], method: base.Pretraining, recipe: Recipe, k
 
     for number in range(BATCHES if jax.tree.leaves(stats) else 0):
         batch = next(batches)
-        stats = see(params, stats, fold(example_keys(key, jax.numpy.int32(number), batch["slot"]), 0), batch)
+        stats = see(params, stats, example_keys(key, jax.numpy.int32(number), batch["slot"]), batch)
     return {name: {"params": params[name], "stats": stats[name]} for name in parts}
