@@ -69,7 +69,7 @@ def _data() -> ConfigDict:
     d.color = "auto"  # auto (gray beside RGB becomes RGB) | gray | rgb
     d.window = (0.5, 99.5)  # percentiles of each 16-bit or float image that become 0 and 1; () keeps the values as they are
     d.resize = 0  # pixels of the shorter side that every image is scaled to on reading; 0: as it is (classification: data.tile)
-    d.tile = 96  # side in pixels of the squares that images are cut into for training
+    d.tile = 64  # side in pixels of the squares that images are cut into for training
     d.val_fraction = 0.15  # of the labelled images, where the data bring no split of their own
     d.test_fraction = 0.2
     d.on_damaged = "stop"  # stop | skip: what an unreadable image does
@@ -82,7 +82,7 @@ def _data() -> ConfigDict:
 def _views() -> ConfigDict:
     v = ConfigDict()
     v.modality = "auto"  # auto | brightfield | fluorescence | histology | fundus | xray: the recipe of augmentations
-    v.size = 64  # side in pixels of the crops that the network sees
+    v.size = 48  # side in pixels of the crops that the network sees
     return v
 
 
@@ -114,7 +114,7 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
     p["from"] = ""  # a run directory to take the pretrained network from, instead of pretraining
-    p.steps = 400
+    p.steps = 600
     p.batch = 32  # images a step, over all devices
     p.accumulate = 1  # micro-batches a step
     p.optimizer = _optimizer("adamw", 2e-3, 0.1)
