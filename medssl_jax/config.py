@@ -69,7 +69,7 @@ def _data() -> ConfigDict:
     d.color = "auto"  # auto (gray beside RGB becomes RGB) | gray | rgb
     d.window = (0.5, 99.5)  # percentiles of each 16-bit or float image that become 0 and 1; () keeps the values as they are
     d.resize = 0  # pixels of the shorter side that every image is scaled to on reading; 0: as it is (classification: data.tile)
-    d.tile = 64  # side in pixels of the squares that images are cut into for training
+    d.tile = 96  # side in pixels of the squares that images are cut into for training
     d.val_fraction = 0.15  # of the labelled images, where the data bring no split of their own
     d.test_fraction = 0.2
     d.on_damaged = "stop"  # stop | skip: what an unreadable image does
@@ -82,7 +82,7 @@ def _data() -> ConfigDict:
 def _views() -> ConfigDict:
     v = ConfigDict()
     v.modality = "auto"  # auto | brightfield | fluorescence | histology | fundus | xray: the recipe of augmentations
-    v.size = 48  # side in pixels of the crops that the network sees
+    v.size = 64  # side in pixels of the crops that the network sees
     return v
 
 
@@ -114,7 +114,7 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
     p["from"] = ""  # a run directory to take the pretrained network from, instead of pretraining
-    p.steps = 600
+    p.steps = 400
     p.batch = 32  # images a step, over all devices
     p.accumulate = 1  # micro-batches a step
     p.optimizer = _optimizer("adamw", 2e-3, 0.1)
@@ -140,8 +140,9 @@ def _finetune() -> ConfigDict:
     f.labels = "auto"  # amounts to compare, e.g. "1 patch, 4 patches, 2 images, 10%, all"
     f.seeds = 3  # repeats of every amount; each has its own choice of labels
     f.inits = "auto"  # e.g. "random, tower, tower/encoder"
+    f.scale = (0.7, 1.0)  # share of the area of a patch or tile in a training crop
     f.patch = 64  # side in pixels of a labelled patch
-    f.steps = 150
+    f.steps = 100
     f.batch = 8
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
@@ -228,6 +229,7 @@ _RULES: dict[str, Rule] = {
     "pretrain.keep": _at_least(1),
     "finetune.seeds": _at_least(1),
     "finetune.patch": _at_least(16),
+    "finetune.scale": ("two rising shares above 0, at most 1", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1),
     "finetune.steps": _at_least(1),
     "finetune.batch": _at_least(1),
     "finetune.transferred_rate": _between(0, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from importlib.metadata import version
@@ -67,7 +68,8 @@ def compare(
 
 
 def _task(config: ConfigDict, dataset: Dataset) -> Task:
-    backbone, views = build_backbone(config.model), view_recipe(config, dataset.channels, dataset.modality)
+    backbone = build_backbone(config.model)
+    views = dataclasses.replace(view_recipe(config, dataset.channels, dataset.modality), scale=tuple(config.finetune.scale))
     if dataset.task == "segmentation":
         return Segmenter(backbone, pixel_head(len(dataset.classes)), views)
     return Classifier(backbone, linear(len(dataset.classes)), views)
