@@ -27,6 +27,7 @@ from configs import simclr, tower
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
 from medssl_jax.errors import UserError
+from medssl_jax.memory import keep_pages
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train import optimizer
 from medssl_jax.train.state import init_state
@@ -214,6 +215,7 @@ def _cpu() -> str:
 
 def main() -> None:
     """Measure the config that is named, or TOWER's and SimCLR's own, and print the table."""
+    keep_pages()
     configs = [cli.CONFIG.value] if cli.CONFIG.value else [tower.get_config(), simclr.get_config()]
     command = shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]])
     result: dict[str, Any] = {"command": command, "steps": STEPS.value, "rounds": ROUNDS.value, "machine": machine()}

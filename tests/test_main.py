@@ -86,7 +86,7 @@ def test_the_run_leaves_its_record(finished):
     rows = json.loads((finished / "results.json").read_text())
     assert set(rows[0]) == {"experiment", "dataset", "task", "init", "labels", "label_unit", "subset", "seed", "metric", "value", "n"}
     dice = {(r["init"], r["labels"], r["label_unit"]) for r in rows if r["metric"] == "dice"}
-    assert {(i, *a) for i in ("random", "tower", "tower/encoder") for a in ((1, "patch"), (6, "image"))} <= dice
+    assert {(i, *a) for i in ("random", "tower", "tower/encoder") for a in ((1, "patch"), (1, "fraction"))} <= dice
     foreground = next(r["value"] for r in rows if r["init"] == "all foreground" and r["metric"] == "dice")
     assert foreground == pytest.approx(0.690, abs=0.001)  # the mean over test frames 2, 5 and 8
     assert {r["n"] for r in rows} == {3}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from skimage.measure import find_contours
@@ -144,10 +145,11 @@ def _panel(axis: Any, title: str, image: np.ndarray, truth: np.ndarray, predicti
 
 
 def _outline(axis: Any, mask: np.ndarray, colour: str) -> None:
-    """The borders of every class above 0; the frame of zeros closes those that touch the image's edge."""
+    """The borders of every class above 0; the frame of zeros closes those that touch the image's edge. All lines are one artist: a
+    network that has learned little outlines thousands of specks."""
     for value in np.unique(mask[mask > 0]):
-        for line in find_contours(np.pad(mask == value, 1).astype(np.float32), 0.5):
-            axis.plot(line[:, 1] - 1, line[:, 0] - 1, color=colour, lw=1.3)
+        lines = find_contours(np.pad(mask == value, 1).astype(np.float32), 0.5)
+        axis.add_collection(LineCollection([line[:, ::-1] - 1 for line in lines], colors=colour, linewidths=1.3), autolim=False)
     axis.set_xlim(-0.5, mask.shape[1] - 0.5)
     axis.set_ylim(mask.shape[0] - 0.5, -0.5)
 
