@@ -48,14 +48,19 @@ def blending(size: int) -> np.ndarray:
 
 
 def segment(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: float = 0.5) -> Iterator[np.ndarray]:
-    """Images [H, W, C] of any sizes -> class maps int32 [H, W], in order; images smaller than a window are mirrored out to it."""
+    """Images [H, W, C] of any sizes -> class maps int32 [H, W], in order.
+
+    Images are mirrored outwards by a quarter of a window, and at least to a window: a convolution's zero padding then falls on pixels
+    that are cut off again, not on the image's own border.
+    """
     source = iter(images)
     while group := list(itertools.islice(source, GROUP)):
         yield from _segment_group(predict, group, size, overlap)
 
 
 def _segment_group(predict: Predict, images: list[np.ndarray], size: int, overlap: float) -> Iterator[np.ndarray]:
-    padded = [_at_least(image, size) for image in images]
+    margin = size // 4
+    padded = [_extend(image, margin, size) for image in images]
     places = [(i, y, x) for i, p in enumerate(padded) for y, x in window_corners(p.shape[0], p.shape[1], size, overlap)]
     probabilities = predict(np.stack([padded[i][y : y + size, x : x + size] for i, y, x in places]))
     sums = [np.zeros((*p.shape[:2], probabilities.shape[-1]), np.float32) for p in padded]
@@ -63,10 +68,10 @@ def _segment_group(predict: Predict, images: list[np.ndarray], size: int, overla
     for (i, y, x), window in zip(places, probabilities, strict=True):
         sums[i][y : y + size, x : x + size] += weights * window
     for image, total in zip(images, sums, strict=True):
-        yield total[: image.shape[0], : image.shape[1]].argmax(-1).astype(np.int32)
+        yield total[margin:, margin:][: image.shape[0], : image.shape[1]].argmax(-1).astype(np.int32)
 
 
-def _at_least(image: np.ndarray, size: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    extra = ((0, max(0, size - height)), (0, max(0, size - width)), (0, 0))
-    return np.pad(image, extra, mode="symmetric") if any(after for _, after in extra) else image
+def _extend(image: np.ndarray, margin: int, size: int) -> np.ndarray:
+    """Mirrored by `margin` on every side, and further below and to the right where the result would be smaller than a window."""
+    below, right = (max(margin, size - margin - side) for side in image.shape[:2])
+    return np.pad(image, ((margin, below), (margin, right), (0, 0)), mode="symmetric")
