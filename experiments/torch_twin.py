@@ -131,7 +131,7 @@ def check(config: ConfigDict) -> None:
 
 def load(twin: Twin, params: Any) -> None:
     """Copy the JAX parameters {part: {layer: ...}} into the twin. Raises UserError where the two do not stand one to one."""
-    mine, theirs = dict(twin.named_parameters()), dict(_flat(params))
+    mine, theirs = dict(twin.named_parameters()), dict(flat(params))
     if mine.keys() != theirs.keys() or any(mine[k].numel() != theirs[k].size for k in mine):
         raise UserError(f"the twin's parameters differ from JAX's in {sorted(mine.keys() ^ theirs.keys())[:4] or 'size'}.")
     with torch.no_grad():
@@ -139,12 +139,12 @@ def load(twin: Twin, params: Any) -> None:
             value.copy_(torch.tensor(theirs[name]).reshape(value.shape))
 
 
-def _flat(tree: Any, prefix: str = "") -> list[tuple[str, np.ndarray]]:
+def flat(tree: Any, prefix: str = "") -> list[tuple[str, np.ndarray]]:
     """Names and values as PyTorch has them: kernels are HWIO or IO there, OIHW or OI here."""
     found = []
     for name, value in tree.items():
         if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{name}.")
+            found += flat(value, f"{prefix}{name}.")
         else:
             leaf = "bias" if name == "bias" else "weight"
             array = np.asarray(value)

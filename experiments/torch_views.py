@@ -83,11 +83,15 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def corrupt(x: Tensor, proxy: Proxy) -> Tensor:
-    """TOWER's corruption: one of six tone curves, then blocks set to zero. Raises UserError for other proxies."""
-    if (proxy.curve, proxy.mask, proxy.curve_probability) != ("fixed", "block", 1.0):
-        raise UserError("the PyTorch twin has TOWER's own proxy only (curve=fixed, mask=block, curve_probability=1).")
-    inner = torch.from_numpy(FIXED)[torch.randint(len(FIXED), (len(x),))]
-    return block_mask(tone_curve(x, inner, torch.rand(len(x)) < 0.5), proxy.zero_fraction, proxy.mask_cells)
+    """TOWER's corruption: a fixed or random tone curve, then blocks set to zero. Raises UserError for other proxies."""
+    if proxy.curve == "none" or proxy.mask != "block" or proxy.shuffle_probability or proxy.paint_probability or proxy.warp_probability:
+        raise UserError("the PyTorch twin has TOWER's proxy only: a tone curve, then the block mask; set config.method.proxy so.")
+    count = len(x)
+    inner = torch.from_numpy(FIXED)[torch.randint(len(FIXED), (count,))] if proxy.curve == "fixed" else torch.rand(count, 2, 2)
+    curved = tone_curve(x, inner, torch.rand(count) < proxy.inversion_probability)
+    if proxy.curve_probability < 1:
+        curved = torch.where(torch.rand(count, 1, 1, 1) < proxy.curve_probability, curved, x)
+    return block_mask(curved, proxy.zero_fraction, proxy.mask_cells)
 
 
 def tone_curve(x: Tensor, inner: Tensor, decreasing: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from medssl_jax.memory import keep_pages
 from medssl_jax.report import write_report
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import Interrupted
-from medssl_jax.train.mesh import initialise_distributed
+from medssl_jax.train.mesh import initialise_distributed, wait_for_all
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for a run of several processes without a TPU pod or Slurm.")
 PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "How many processes the run has.")
@@ -35,7 +35,9 @@ def main() -> None:
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
-    claim(workdir, config)
+    if jax.process_index() == 0:
+        claim(workdir, config)
+    wait_for_all("workdir")
     if (workdir / "report.html").exists():
         say(f"The run in {workdir} is finished; its table is below. Choose another --workdir to run again.")
         print(write_report(workdir))

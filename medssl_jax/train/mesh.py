@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -34,6 +35,12 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
         jax.distributed.initialize(coordinator, count, index)
     elif _cluster_of_several():
         jax.distributed.initialize()
+
+
+def wait_for_all(name: str) -> None:
+    """Return once every process of the run has come to the call of that name."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def _cluster_of_several() -> bool:
