@@ -54,6 +54,7 @@ def _complain(sentence: str, code: int) -> int:
 
 
 def _parse(argv: list[str]) -> None:
+    argv[1:] = [re.sub(r"^--?config\.pretrain\.from(?==|$)", "--config.pretrain.from_run", a) for a in argv[1:]]  # `from` is a keyword
     named = next((a.split("=", 1)[1].split(":")[0] for a in argv if re.match(r"--?config=", a)), None)
     if named is not None and not os.path.exists(named):
         raise UserError(f"there is no config file {named}; the project's own are in configs/.")

@@ -113,7 +113,9 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
-    p["from"] = ""  # a run directory to take the pretrained network from, instead of pretraining
+    p.from_run = (
+        ""  # (on the command line also --config.pretrain.from) a run directory to take the pretrained network from, instead of pretraining
+    )
     p.steps = 400
     p.batch = 32  # images a step, over all devices
     p.accumulate = 1  # micro-batches a step

@@ -35,12 +35,11 @@ def main() -> None:
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
-    if jax.process_index() == 0:
-        claim(workdir, config)
-    wait_for_all("workdir")
+    claim(workdir, config)
     if (workdir / "report.html").exists():
         say(f"The run in {workdir} is finished; its table is below. Choose another --workdir to run again.")
-        print(write_report(workdir))
+        if jax.process_index() == 0:
+            print(write_report(workdir))
         return
     try:
         experiment.run(config, workdir, shlex.join(["python", "-m", "medssl_jax.main", *sys.argv[1:]]))
@@ -53,14 +52,16 @@ def main() -> None:
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Make `workdir` this config's own. Raises UserError where it holds a run of another config, naming what differs."""
     path, ours = workdir / "config.json", _flat(json.loads(config.to_json()))
-    if not path.exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+    theirs = _flat(json.loads(path.read_text())) if path.exists() else None
+    occupied = workdir.is_dir() and any(workdir.iterdir())
+    wait_for_all("the workdir was looked at")  # by every process, before one of them writes there
+    if theirs is None:
+        if occupied:
             raise UserError(f"{workdir} holds files but no run (no config.json); choose an empty or new --workdir.")
         workdir.mkdir(parents=True, exist_ok=True)
         (workdir / "figures").mkdir(exist_ok=True)
         write_json(path, json.loads(config.to_json()))
         return
-    theirs = _flat(json.loads(path.read_text()))
     differ = sorted(k for k in ours.keys() | theirs.keys() if k not in LAYOUT and ours.get(k) != theirs.get(k))
     if differ:
         first = f"config.{differ[0]} is {theirs.get(differ[0])!r} there and {ours.get(differ[0])!r} here"

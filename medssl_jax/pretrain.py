@@ -60,8 +60,8 @@ def load(run: Path, mesh: Mesh) -> Pretrained:
 
 def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, stop: StopRequest) -> Pretrained:
     """Pretrain on the pool, continuing from the latest checkpoint in `workdir`; a finished pretraining is only loaded."""
-    if config.pretrain["from"]:
-        return load(Path(config.pretrain["from"]).expanduser(), mesh)
+    if config.pretrain.from_run:
+        return load(Path(config.pretrain.from_run).expanduser(), mesh)
     if (workdir / "pretrained.json").exists():
         return load(workdir, mesh)
     began = time.perf_counter()

@@ -116,7 +116,7 @@ def test_fine_tuning_from_an_earlier_run(finished, tmp_path):
     value = {}
     for workdir in (finished, tmp_path / "again"):
         rows = json.loads((workdir / "results.json").read_text())
-        value[workdir] = [r["value"] for r in rows if r["init"] == "tower" and r["labels"] == 1 and r["metric"] == "dice"]
+        value[workdir] = [r["value"] for r in rows if (r["init"], r["label_unit"], r["metric"]) == ("tower", "patch", "dice")]
     assert value[finished] == value[tmp_path / "again"]
 
 

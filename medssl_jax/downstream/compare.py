@@ -22,6 +22,7 @@ from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.downstream.finetune import FineTuner, Task
 from medssl_jax.downstream.predict import batched, segment
 from medssl_jax.evaluate import baselines, classification_metrics, segmentation_metrics
+from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.state import State
@@ -65,6 +66,7 @@ class Comparison:
             if stop.requested and jax.process_count() == 1:
                 raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done")
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
+        meshes.wait_for_all("the records are written")
         return [json.loads((self.folder / f"{cell.file}.json").read_text()) for cell in cells]
 
     def colour(self, cells: list[Cell]) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
 
 
 def wait_for_all(name: str) -> None:
-    """Return once every process of the run has come to the call of that name."""
+    """Go on once every process of the run has come to the call of that name: what the first wrote before, the others can read after."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
