@@ -6,9 +6,9 @@ import difflib
 import errno
 import os
 import re
+import runpy
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -17,12 +17,17 @@ from medssl_jax.errors import UserError
 
 USAGE_EXIT, FAILURE_EXIT = 2, 1
 FULL_DISK = "the disk is full ({}); free some space and start the same command again"
+HELP = "Every --config.* option stands with its meaning in medssl_jax/config.py."
+NO_CONFIG = "no config was given; use --config=configs/tower.py."
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with an optional argument: configs/tower.py:paper")
 
 
 def execute(command: Callable[[], None], argv: list[str]) -> int:
     """Parse `argv`, run `command`; the exit code. Mistakes of the user's end in one sentence on stderr."""
+    if any(re.fullmatch("-h|--?help", a) for a in argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}\n\n{HELP}")
+        return 0
     try:
         _parse(argv)
         command()
@@ -44,7 +49,7 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
 def config() -> ConfigDict:
     """The config the user named. Raises UserError where none was named."""
     if CONFIG.value is None:
-        raise UserError("no config was given; use --config=configs/tower.py.")
+        raise UserError(NO_CONFIG)
     return CONFIG.value
 
 
@@ -54,21 +59,37 @@ def _complain(sentence: str, code: int) -> int:
 
 
 def _parse(argv: list[str]) -> None:
-    argv[1:] = [re.sub(r"^--?config\.pretrain\.from(?==|$)", "--config.pretrain.from_run", a) for a in argv[1:]]  # `from` is a keyword
-    named = next((a.split("=", 1)[1].split(":")[0] for a in argv if re.match(r"--?config=", a)), None)
-    if named is not None and not os.path.exists(named):
-        raise UserError(f"there is no config file {named}; the project's own are in configs/.")
+    argv[1:] = _joined(argv[1:])
+    named = _named(argv)
+    if named and not os.path.isfile(named[0]):
+        raise UserError(f"there is no config file {named[0]!r}; the project's own are in configs/.")
     try:
         rest = flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of absl, or whatever a config file raises
         raise UserError(_explain(error, argv)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not an option; options are written --name=value.")
 
 
+def _joined(arguments: list[str]) -> list[str]:
+    """`--config FILE` as `--config=FILE`, and `config.pretrain.from` by the name that Python allows (`from` is a keyword)."""
+    if (where := next((i for i, a in enumerate(arguments[:-1]) if re.fullmatch("--?config", a)), None)) is not None:
+        arguments = [*arguments[:where], f"--config={arguments[where + 1]}", *arguments[where + 2 :]]
+    return [re.sub(r"^--?config\.pretrain\.from(?==|$)", "--config.pretrain.from_run", a) for a in arguments]
+
+
+def _named(argv: list[str]) -> list[str]:
+    """The config file of the command line and its argument, where they are given."""
+    return next((a.split("=", 1)[1].split(":", 1) for a in argv if re.match("--?config=", a)), [])
+
+
 def _explain(error: Exception, argv: list[str]) -> str:
     """A sentence for a flag that cannot be taken, with the nearest key where a key does not exist."""
-    known = _keys(CONFIG.value) if flags.FLAGS.is_parsed() or _has_config() else []
+    if not _named(argv) and any(re.match(r"--?config\.", a) for a in argv):
+        return NO_CONFIG
+    known = _known(argv)
     for argument in argv[1:]:
         key = argument.lstrip("-").split("=", 1)[0]
         if key.startswith("config.") and known and key not in known:
@@ -78,15 +99,19 @@ def _explain(error: Exception, argv: list[str]) -> str:
     return " ".join(str(error).split())
 
 
-def _has_config() -> bool:
+def _known(argv: list[str]) -> list[str]:
+    """The keys of the config that `argv` names, read without its overrides: with a wrong one, the flag itself has no value."""
+    if not (named := _named(argv)):
+        return []
     try:
-        return flags.FLAGS["config"].value is not None
-    except (KeyError, flags.Error):
-        return False
+        return _keys(runpy.run_path(named[0])["get_config"](*named[1:]))
+    except UserError:
+        raise
+    except Exception as error:  # whatever a config file raises
+        raise UserError(f"{named[0]} is not a config file ({type(error).__name__}: {error}); see configs/tower.py for one.") from error
 
 
-def _keys(config: Any, prefix: str = "config") -> list[str]:
-    config = flags.FLAGS["config"].value if config is None else config
+def _keys(config: ConfigDict, prefix: str = "config") -> list[str]:
     found = []
     for name, value in config.items():
         found.append(f"{prefix}.{name}")

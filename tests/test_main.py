@@ -37,9 +37,9 @@ SMALL = [
 ENVIRONMENT = {**os.environ, "JAX_PLATFORMS": "cpu"}
 
 
-def command(*flags: str, config: str = "tower", workdir: Path | None = None, small: bool = True) -> list[str]:
+def command(*flags: str, workdir: Path | None = None) -> list[str]:
     where = [f"--workdir={workdir}"] if workdir else []
-    return [sys.executable, "-m", "medssl_jax.main", f"--config=configs/{config}.py", *(SMALL if small else []), *flags, *where]
+    return [sys.executable, "-m", "medssl_jax.main", "--config=configs/tower.py", *SMALL, *flags, *where]
 
 
 def run(*flags: str, **options) -> subprocess.CompletedProcess:
@@ -198,7 +198,7 @@ def _mixed(path: Path) -> Path:
 
 BAD_DATA = {
     "missing": (lambda p: p, "does not exist"),
-    "empty": (_empty, "no images"),
+    "empty": (_empty, "there is no image in"),
     "mask without image": (_without_partner, "other"),
     "damaged": (_damaged, "cell3.png"),
     "zero bytes": (_zero_bytes, "cell3.png"),
@@ -235,8 +235,20 @@ def test_bad_options(flag, tmp_path):
     assert BAD_OPTIONS[flag] in sentence(run(flag, workdir=tmp_path / "run"))
 
 
-def test_config_that_is_not_there():
-    assert "no config file configs/nothing.py" in sentence(run(config="nothing", small=False))
+BAD_COMMANDS = {
+    "--config=configs/nothing.py": "no config file 'configs/nothing.py'",
+    "--config=pyproject.toml": "not a config file",
+    "--config=configs/tower.py:big": "small or paper, not 'big'",
+    "--config.pretrain.steps=3": "no config was given",
+    "--config configs/tower.py --config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
+}
+
+
+@pytest.mark.parametrize("flags", BAD_COMMANDS)
+def test_bad_commands(flags):
+    call = [sys.executable, "-m", "medssl_jax.main", *flags.split()]
+    result = subprocess.run(call, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert BAD_COMMANDS[flags] in sentence(result)
 
 
 def test_batch_that_devices_cannot_divide(tmp_path):
