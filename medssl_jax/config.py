@@ -152,7 +152,7 @@ def _finetune() -> ConfigDict:
         "pretrained"  # pretrained: the norms of pretrained parts keep their statistics | batch: they take those of the labelled batches
     )
     f.head_warmup = 0.0  # fraction of the steps in which the head alone is trained
-    f.eval_every = 50  # steps between the validations that select the weights
+    f.eval_every = 25  # steps between the validations that select the weights
     return f
 
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax.data.sources import Dataset, open_dataset
-from medssl_jax.data.splits import Amount, parse_amounts
+from medssl_jax.data.splits import Amount, choose, parse_amounts
 from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.compare import Cell, Comparison, rows
 from medssl_jax.downstream.finetune import Task
@@ -27,7 +27,7 @@ from medssl_jax.pretrain import Pretrained, pretrain
 from medssl_jax.report import outlines, write_report
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import StopRequest
-from medssl_jax.train.mesh import make_mesh
+from medssl_jax.train.mesh import check_batch, make_mesh
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "medssl_jax")
 DEFAULT_AMOUNTS = {"segmentation": "1 image, 4 images, all", "classification": "1%, 10%, all"}
@@ -41,6 +41,7 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     dataset = open_dataset(config.data, config.seed)
     for note in dataset.notes:
         say(f"Data: {note}")
+    check(config, dataset, mesh)
     with StopRequest() as stop:
         pretrained = pretrain(config, dataset, mesh, workdir, stop)
         records = compare(config, dataset, pretrained, mesh, workdir, stop)
@@ -50,15 +51,31 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
         print(write_report(workdir))
 
 
+def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
+    """Raises UserError, before the hours of pretraining, for what the fine-tuning after it would refuse."""
+    if not _can_compare(dataset):
+        return
+    check_batch(config.finetune.batch, 1, mesh, "finetune.batch")
+    if not config.pretrain.from_run:
+        _inits(config, config.method.name, decoder=True)
+    for amount in _amounts(config, dataset):
+        for subset in range(config.finetune.seeds):
+            choose(dataset, amount, subset, config.finetune.patch)
+
+
+def _can_compare(dataset: Dataset) -> bool:
+    return dataset.task != "none" and len(dataset.test) > 0
+
+
 def compare(
     config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, workdir: Path, stop: StopRequest
 ) -> list[dict[str, Any]]:
     """Fine-tune from every initial weight on every amount of labels; tidy rows, the trivial levels among them."""
-    if dataset.task == "none" or not len(dataset.test):
+    if not _can_compare(dataset):
         say("No labelled test images: pretrained only, no fine-tuning. Masks or class folders would allow it.")
         return []
-    amounts, repeats = _amounts(config, dataset), config.finetune.seeds
-    cells = [Cell(init, amount, s) for amount in amounts for s in range(repeats) for init in _inits(config, pretrained)]
+    amounts, inits = _amounts(config, dataset), _inits(config, pretrained.method, "decoder" in pretrained.parts)
+    cells = [Cell(init, amount, s) for amount in amounts for s in range(config.finetune.seeds) for init in inits]
     comparison = Comparison(config, dataset, _task(config, dataset), pretrained.parts, mesh, workdir)
     about = {"experiment": config.name, "dataset": dataset.name, "task": dataset.task}
     found = rows(comparison.run(cells, stop), about, config.seed)
@@ -82,10 +99,9 @@ def _amounts(config: ConfigDict, dataset: Dataset) -> list[Amount]:
     return parse_amounts(text)
 
 
-def _inits(config: ConfigDict, pretrained: Pretrained) -> list[str]:
+def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
     """random, the method, and its encoder alone where it has a decoder to leave behind."""
-    both = [f"{pretrained.method}/encoder"] if "decoder" in pretrained.parts else []
-    possible = ["random", pretrained.method, *both]
+    possible = ["random", method, *([f"{method}/encoder"] if decoder else [])]
     if config.finetune.inits == "auto":
         return possible
     chosen = [name.strip() for name in config.finetune.inits.split(",")]

@@ -76,11 +76,7 @@ class Monitor:
         return scalars
 
     def _vectors(self, state: State, sample: Sample) -> dict[str, np.ndarray]:
-        names = [n for n in ("backbone", "projector", "map") if n != "projector" or hasattr(self._method, "projector")]
-        return {n: self._run(state, sample.images, n) for n in names}
-
-    def _run(self, state: State, images: np.ndarray, name: str) -> np.ndarray:
-        return batched(lambda p, c, x: self._embed(p, c, x)[name], state.params, state.carried, self._mesh, self._batch)(images)
+        return batched(self._embed, state.params, state.carried, self._mesh, self._batch)(sample.images)
 
     def _panel(self, name: str, vectors: np.ndarray, step: int) -> dict[str, float]:
         panel = collapse_panel(vectors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,17 @@ def test_fine_tuning_from_an_earlier_run(finished, tmp_path):
 def test_a_network_that_does_not_fit(finished, tmp_path):
     said = sentence(run(f"--config.pretrain.from={finished}", "--config.model.width=4", workdir=tmp_path / "wide"))
     assert "does not fit this network" in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk(finished, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    shutil.copy(finished / "config.json", workdir)
+    (workdir / "metrics.jsonl").symlink_to("/dev/full")
+    said = sentence(run("--config.finetune.labels=1 patch, all", workdir=workdir))
+    assert "the disk is full" in said
+    assert "start the same command again" in said
 
 
 def test_killed_runs_continue_to_the_same_numbers(tmp_path):

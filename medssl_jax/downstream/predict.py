@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,21 +12,21 @@ from jax.sharding import Mesh
 
 from medssl_jax.train import mesh as meshes
 
-Predict = Callable[[np.ndarray], np.ndarray]  # images [N, S, S, C] -> probabilities [N, ...]
+Predict = Callable[[np.ndarray], Any]  # images [N, S, S, C] -> probabilities [N, ...], or a tree of such arrays
 GROUP = 16  # images whose probability maps are held at a time
 
 
-def batched(predict: Callable[..., jax.Array], params: object, carried: object, mesh: Mesh, batch: int) -> Predict:
+def batched(predict: Callable[..., Any], params: object, carried: object, mesh: Mesh, batch: int) -> Predict:
     """`predict(params, carried, images)`, jitted, over any number of images in batches of `batch`, divided over the mesh."""
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> Any:
         found = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
             padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
             placed = meshes.place(padded, meshes.along_batch(mesh))
-            found.append(np.asarray(predict(params, carried, placed))[: len(part)])
-        return np.concatenate(found)
+            found.append(jax.device_get(predict(params, carried, placed)))
+        return jax.tree.map(lambda *pieces: np.concatenate(pieces)[: len(images)], *found)
 
     return run
 

@@ -55,8 +55,8 @@ class Style:
     def normalise(self, x: jax.Array, train: bool, name: str) -> jax.Array:
         """Batch norm over the global batch (PyTorch's momentum 0.1 is 0.9 here), or group norm with 8 groups at most."""
         if self.norm == "batch":
-            return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=name)(x)
-        return nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name=name)(x)
+            return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=name)(x)
+        return nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype, name=name)(x)
 
 
 def _groups(channels: int, most: int = 8) -> int:

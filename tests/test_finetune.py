@@ -1,0 +1,96 @@
+"""Fine-tuning: what is transferred, what moves, which weights are kept, and that initial weights are compared in pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from medssl_jax.augment import recipe
+from medssl_jax.downstream.finetune import FineTuner
+from medssl_jax.downstream.segmentation import Segmenter
+from medssl_jax.errors import UserError
+from medssl_jax.models import build_backbone, pixel_head
+from medssl_jax.train.mesh import make_mesh
+
+SEED = 7
+
+
+def examples() -> dict[str, np.ndarray]:
+    images = tiny.images(6, 28, 1)
+    return {"image": images, "mask": (images[..., 0] > 120).astype(np.int32)}
+
+
+def tuner(**options) -> FineTuner:
+    c = tiny.shrink(tiny.config("tower"))
+    c.finetune.update({"steps": 4, "eval_every": 1, **options})
+    views = dataclasses.replace(recipe("brightfield", c.views.size, 1), scale=(0.7, 1.0))
+    task = Segmenter(build_backbone(c.model), pixel_head(2), views)
+    return FineTuner(task, c.finetune, make_mesh(jax.devices()[:1]), examples())
+
+
+def fresh_parts(tuner: FineTuner, seed: int) -> dict:
+    """Encoder and decoder as a fine-tuning of that seed would start them."""
+    _, params, carried = tuner.initial(seed, {})
+    return jax.device_get({name: {"params": params[name], "stats": carried["stats"][name]} for name in ("encoder", "decoder")})
+
+
+def same(a, b) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_initial_weights_are_the_only_difference():
+    """Parts that equal the fresh ones end, bit for bit, where a run from random weights ends: same head, order and augmentation."""
+    t = tuner(norms="batch")
+    random = t.run(examples(), {}, SEED, None)
+    transferred = t.run(examples(), fresh_parts(t, SEED), SEED, None)
+    other = t.run(examples(), fresh_parts(t, SEED + 1), SEED, None)
+    assert same(random.weights, transferred.weights)
+    assert not same(random.weights, other.weights)
+
+
+def test_a_rate_of_zero_holds_what_was_transferred():
+    t = tuner(transferred_rate=0.0)
+    given = fresh_parts(t, SEED + 1)
+    params, carried = t.run(examples(), given, SEED, None).weights
+    _, before, _ = t.initial(SEED, given)
+    assert same(params["encoder"], given["encoder"]["params"])
+    assert same(carried["stats"]["encoder"], given["encoder"]["stats"])
+    assert not same(params["head"], before["head"])
+
+
+@pytest.mark.parametrize("norms", ["pretrained", "batch"])
+def test_statistics_of_transferred_norms(norms):
+    t = tuner(norms=norms)
+    given = {"encoder": fresh_parts(t, SEED + 1)["encoder"]}
+    _, carried = t.run(examples(), given, SEED, None).weights
+    assert same(carried["stats"]["encoder"], given["encoder"]["stats"]) == (norms == "pretrained")
+    assert not same(carried["stats"]["decoder"], fresh_parts(t, SEED)["decoder"]["stats"])  # not transferred: always the batch's
+
+
+def test_weights_of_the_highest_validation_are_kept():
+    scores, seen = [0.5, 0.9, 0.9, 0.1], []
+
+    def validate(state):
+        seen.append(jax.device_get(state.params))
+        return scores[len(seen) - 1]
+
+    best = tuner().run(examples(), {}, SEED, validate)
+    assert (best.step, best.score) == (2, 0.9)
+    assert same(best.weights[0], seen[1])
+    assert not same(seen[1], seen[3])
+
+
+def test_without_validation_the_last_weights_are_kept():
+    assert tuner().run(examples(), {}, SEED, None).step == 4
+
+
+def test_parts_of_another_network_are_named():
+    t = tuner()
+    given = fresh_parts(t, SEED)
+    given["encoder"]["params"]["level0"]["conv1"]["kernel"] = np.zeros((3, 3, 2, 2), np.float32)
+    with pytest.raises(UserError, match=r"pretrained encoder does not fit .*: \['level0'\]\['conv1'\]\['kernel'\] is \(3, 3, 2, 2\)"):
+        t.initial(SEED, given)

@@ -1,0 +1,67 @@
+"""What is watched while pretraining: the state is only looked at, probes appear with labels, a collapse is said."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from medssl_jax.data.tiles import TileSource
+from medssl_jax.monitor import Monitor, Sample
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return tiny.Trainer(tiny.shrink(tiny.config("simclr")))
+
+
+def samples(targets=None) -> tuple[Sample, Sample]:
+    images = tiny.images(16)
+    given = None if targets is None else targets(images)
+    halves = (slice(0, 8), slice(8, 16))
+    bank, queries = (Sample(images[half], None if given is None else given[half]) for half in halves)
+    return bank, queries
+
+
+def watch(trainer, targets=None) -> Monitor:
+    return Monitor(trainer.method, trainer.mesh, *samples(targets), batch=8)
+
+
+def test_the_state_is_only_looked_at(trainer):
+    state = trainer.start(jax.random.key(0))
+    before = jax.device_get(state.params)
+    monitor = watch(trainer)
+    first, second = monitor(state), monitor(state)
+    assert first == second
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(state.params), strict=True))
+    assert {"collapse/backbone_std_sqrt_d", "collapse/projector_mean_cosine"} <= first.keys()
+    assert not any(name.startswith("probe/") for name in first)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [lambda images: images.mean((1, 2, 3)) > np.median(images.mean((1, 2, 3))), lambda images: (images[..., 0] > 120).astype(np.int32)],
+    ids=["labels", "masks"],
+)
+def test_probes_where_labels_exist(trainer, targets):
+    found = watch(trainer, targets)(trainer.start(jax.random.key(0)))
+    assert 0 <= found["probe/knn"] <= 1
+    assert 0.5 < found["probe/ridge"] <= 1  # brightness is easy to read off
+
+
+def test_a_collapse_is_said_with_what_to_do(trainer, capsys):
+    state = trainer.start(jax.random.key(0))
+    dead = jax.tree.map(jax.numpy.zeros_like, state.params["encoder"])
+    monitor = watch(trainer)
+    monitor(state.replace(params={**state.params, "encoder": dead}))
+    assert monitor.warning is not None
+    assert monitor.warning in capsys.readouterr().err
+    assert "config." in monitor.warning
+
+
+def test_labelled_tiles_are_preferred():
+    source = [{"image": image, "id": str(i), **({"mask": image[..., 0] > 99} if i % 2 else {})} for i, image in enumerate(tiny.images(8))]
+    drawn = Sample.draw(TileSource(source, 28, kind="grid"), seed=0)
+    assert len(drawn.images) == len(drawn.targets) == 4
+    assert Sample.draw(TileSource(source[::2], 28, kind="grid"), seed=0).targets is None
