@@ -19,6 +19,6 @@ def get_config(size: str = "small") -> ConfigDict:
     c.method.restoration = "l1"
     c.method.proxy = proxy(curve="fixed", mask="block", zero_fraction=0.5)
     if size == "small":  # chosen on the sample's validation frame; see experiments/README.md
-        c.method.update({"restoration_weight": 10.0, "contrastive_weight": 0.1})
+        c.method.restoration_weight = 10.0
         c.method.proxy.update({"curve": "random", "inversion_probability": 0.0})
     return c

@@ -53,7 +53,7 @@ def test_collapse_is_told_with_a_remedy():
     warning = collapse_warning(collapse_panel(features("collapsed")), 32)
     assert "1.0 of 32 directions" in warning
     assert "mean cosine of 1.00" in warning
-    assert "lower pretrain.optimizer.learning_rate" in warning
+    assert "lower config.pretrain.optimizer.learning_rate" in warning
 
 
 def test_few_directions_alone_are_seen():

@@ -48,13 +48,13 @@ def collapse_warning(panel: dict[str, float], dim: int) -> str | None:
       dim: D, the length of a feature vector.
     """
     if any(np.isnan(value) for value in panel.values()):
-        return "The features are not finite: lower pretrain.optimizer.learning_rate, or set pretrain.optimizer.clip, and start again."
+        return "The features are not finite: lower config.pretrain.optimizer.learning_rate or set config.pretrain.optimizer.clip=1.0."
     findings = list(_findings(panel, dim))
     if not findings:
         return None
     return (
-        f"The features are collapsing ({'; '.join(findings)}): lower pretrain.optimizer.learning_rate or lengthen its warmup, "
-        "raise pretrain.batch, and check with inspect_data that the views of two different images still look different."
+        f"The features are collapsing ({'; '.join(findings)}): lower config.pretrain.optimizer.learning_rate or lengthen its warmup, "
+        "raise config.pretrain.batch, and check with inspect_data that the views of two different images still look different."
     )
 
 

@@ -137,7 +137,7 @@ def _story(run: Run) -> str:
         return ""
     get, method, tense = run.option, arm(str(run.option("method.name", ""))), "was" if run.summary else "is being"
     network = f"U-Net with a {get('model.name')} encoder" if get("model.name") != "unet" else "plain U-Net"
-    earlier = get("pretrain.from")
+    earlier = get("pretrain.from_run")
     first = (
         f"The pretrained {network} was taken from the run {Path(str(earlier)).name}."
         if earlier

@@ -1,0 +1,106 @@
+"""The comparison on small data sets: every cell is recorded once, the levels to beat stand beside, tidy rows come out."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from medssl_jax import experiment
+from medssl_jax.data.dataset import Dataset
+from medssl_jax.data.splits import parse_amounts
+from medssl_jax.downstream.compare import Cell, Comparison, rows
+from medssl_jax.errors import UserError
+from medssl_jax.train.loop import Interrupted, StopRequest
+from medssl_jax.train.mesh import make_mesh
+
+CLASSES = {"segmentation": ("background", "nucleus", "debris"), "classification": ("dark", "bright")}
+
+
+def example(i: int, task: str) -> dict:
+    image = tiny.images(1, 28, 1)[0] // 4 + np.uint8(120 * (i % 2))
+    if task == "classification":
+        return {"image": image, "label": i % 2, "id": f"image {i}"}
+    mask = np.zeros((28, 28), np.int32)
+    mask[4:14, 4:24], mask[18:24, 4:24] = 1, 2
+    return {"image": np.where(mask[..., None] > 0, 80 * mask[..., None], image).astype(np.uint8), "mask": mask, "id": f"image {i}"}
+
+
+def dataset(task: str) -> Dataset:
+    parts = {name: [example(i, task) for i in range(start, start + 8)] for name, start in (("pool", 0), ("val", 8), ("test", 16))}
+    return Dataset("tiny", **parts, task=task, classes=CLASSES[task], channels=1, dtype=np.dtype(np.uint8), modality="brightfield")
+
+
+def configured(task: str, **options):
+    c = tiny.shrink(tiny.config("tower"))
+    c.data.tile = 28
+    c.finetune.update({"steps": 60, "eval_every": 30, "patch": 16 if task == "classification" else 20, **options})
+    c.finetune.optimizer.learning_rate = 0.03
+    return c
+
+
+def comparison(task: str, folder, **options) -> Comparison:
+    c, data, mesh = configured(task, **options), dataset(task), make_mesh(jax.devices()[:1])
+    return Comparison(c, data, experiment._task(c, data), {}, mesh, folder)
+
+
+@pytest.mark.parametrize(("task", "metric", "above"), [("segmentation", "dice", 0.6), ("classification", "balanced_accuracy", 0.9)])
+def test_random_weights_learn_what_is_easy(task, metric, above, tmp_path):
+    made = comparison(task, tmp_path)
+    cells = [Cell("random", amount, 0) for amount in parse_amounts("all")]
+    with StopRequest() as stop:
+        records = made.run(cells, stop)
+    found = rows(records, {"experiment": "x", "dataset": "tiny", "task": task}, seed=0)
+    score = next(r["value"] for r in found if r["metric"] == metric)
+    assert above < score <= 1
+    assert {r["n"] for r in found} == {8}
+    assert {(r["labels"], r["label_unit"], r["subset"]) for r in found} == {(1.0, "fraction", 0)}
+
+
+def test_a_recorded_cell_is_not_run_again(tmp_path):
+    made = comparison("segmentation", tmp_path, steps=1)
+    cells = [Cell("random", amount, 0) for amount in parse_amounts("1 patch, 2 images")]
+    with StopRequest() as stop:
+        first = made.run(cells[:1], stop)
+        (made.folder / f"{cells[0].file}.json").write_text(json.dumps(first[0] | {"validation": 7.0}))
+        both = made.run(cells, stop)
+    assert [r["validation"] == 7.0 for r in both] == [True, False]
+    assert [(r["labels"], r["label_unit"]) for r in both] == [(1, "patch"), (2, "image")]
+    assert both[0]["choice"]["side"] == 20
+    assert len(both[1]["choice"]["ids"]) == 2
+
+
+def test_a_stop_between_cells_says_how_many_are_done(tmp_path):
+    made = comparison("segmentation", tmp_path, steps=1)
+    cells = [Cell("random", amount, 0) for amount in parse_amounts("1 patch, 2 patches")]
+    with StopRequest() as stop:
+        made.run(cells[:1], stop)
+        stop.requested = True
+        with pytest.raises(Interrupted, match="1 of 2 fine-tunings are done"):
+            made.run(cells, stop)
+
+
+def test_colour_is_a_level_of_classification_alone(tmp_path):
+    made = comparison("classification", tmp_path)
+    cells = [Cell("random", amount, s) for amount in parse_amounts("4 images, all") for s in range(2)]
+    found = [r for r in made.colour(cells) if r["metric"] == "balanced_accuracy"]
+    assert [(r["labels"], r["subset"]) for r in found] == [(4, 0), (4, 1), (1.0, 0), (1.0, 1)]
+    assert all(r["value"] == 1.0 for r in found)  # dark and bright
+    assert comparison("segmentation", tmp_path / "x").colour([]) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": "99 images"}, "99 images were asked for, but the training part has 8"),
+        ({"labels": "some"}, "'some' is no amount of labels"),
+        ({"inits": "random, byol"}, "names 'byol'; this run has random, tower, tower/encoder"),
+        ({"batch": 5}, r"finetune\.batch=5 cannot be divided over 4 device"),
+    ],
+)
+def test_what_fine_tuning_would_refuse_is_said_before_pretraining(options, message):
+    with pytest.raises(UserError, match=message):
+        experiment.check(configured("segmentation", **options), dataset("segmentation"), make_mesh(jax.devices()[:4]))
