@@ -44,8 +44,8 @@ def test_the_state_is_only_looked_at(trainer):
 @pytest.mark.parametrize("targets", ["labels", "masks"])
 def test_probes_where_labels_exist(trainer, targets):
     found = watch(trainer, targets)(trainer.start(jax.random.key(0)))
-    assert 0.8 < found["probe/knn"] <= 1
-    assert 0.8 < found["probe/ridge"] <= 1
+    assert 0.7 < found["probe/knn"] <= 1
+    assert 0.7 < found["probe/ridge"] <= 1
 
 
 def test_a_collapse_is_said_with_what_to_do(trainer, capsys):
