@@ -183,6 +183,14 @@ def test_page_of_a_finished_run(workdir):
     assert "&quot;compilation_cache&quot;" in text
 
 
+def test_page_of_a_run_that_started_from_another(workdir):
+    config = json.loads((workdir / "config.json").read_text())
+    config["pretrain"]["from_run"] = "/data/runs/earlier"
+    (workdir / "config.json").write_text(json.dumps(config))
+    write_report(workdir)
+    assert "was taken from the run earlier" in (workdir / "report.html").read_text()
+
+
 def test_page_of_an_interrupted_run(workdir):
     for name in ("results.json", "summary.json"):
         (workdir / name).unlink()
