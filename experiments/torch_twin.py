@@ -25,17 +25,19 @@ LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last
 
 
 class ConvPair(nn.Module):
-    """Twice convolution 3 x 3, batch norm, ReLU."""
+    """Twice convolution 3 x 3, batch norm, ReLU; the last ReLU is left out where the outputs are to be `signed`."""
 
-    def __init__(self, inputs: int, features: int) -> None:
+    def __init__(self, inputs: int, features: int, signed: bool = False) -> None:
         super().__init__()
+        self.signed = signed
         self.conv1, self.bn1 = nn.Conv2d(inputs, features, 3, padding=1, bias=False), nn.BatchNorm2d(features)
         self.conv2, self.bn2 = nn.Conv2d(features, features, 3, padding=1, bias=False), nn.BatchNorm2d(features)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs, H, W] -> [B, features, H, W]."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.bn2(self.conv2(x))
+        return x if self.signed else F.relu(x, inplace=True)
 
 
 class Encoder(nn.Module):
@@ -66,7 +68,7 @@ class Decoder(nn.Module):
         for level in reversed(range(depth - 1)):
             features = width * 2**level
             self.add_module(f"narrow{level}", nn.Conv2d(inputs, features, 1, bias=False))
-            self.add_module(f"level{level}", ConvPair(features + encoder_width * 2**level, features))
+            self.add_module(f"level{level}", ConvPair(features + encoder_width * 2**level, features, signed=level == 0))
             inputs = features
 
     def forward(self, maps: list[Tensor]) -> Tensor:

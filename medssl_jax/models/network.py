@@ -64,17 +64,19 @@ def _groups(channels: int, most: int = 8) -> int:
 
 
 class ConvPair(nn.Module):
-    """Twice convolution 3 x 3, norm, ReLU."""
+    """Twice convolution 3 x 3, norm, ReLU; the last ReLU is left out where the outputs are to be `signed`."""
 
     features: int
     style: Style
+    signed: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, features]."""
         for i in (1, 2):
             x = self.style.conv(self.features, 3, name=f"conv{i}")(x)
-            x = nn.relu(self.style.normalise(x, train, f"bn{i}"))
+            x = self.style.normalise(x, train, f"bn{i}")
+            x = x if i == 2 and self.signed else nn.relu(x)
         return x
 
 
