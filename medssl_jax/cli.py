@@ -38,6 +38,8 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
             return _complain(FULL_DISK.format(error.filename or "while writing"), FAILURE_EXIT)
         if isinstance(error, PermissionError):
             return _complain(f"no permission for {error.filename}; choose another --workdir or change its rights", FAILURE_EXIT)
+        if error.filename:
+            return _complain(f"{error.filename}: {error.strerror}; check --workdir and config.data.path.", FAILURE_EXIT)
         raise
     except Exception as error:  # Orbax and TensorStore wrap a full disk in errors of their own
         if "No space left on device" in str(error):

@@ -245,6 +245,7 @@ _RULES: dict[str, Rule] = {
             "warmup": _between(0, 1),
             "weight_decay": _at_least(0),
             "momentum": ("at least 0 and below 1", lambda v: 0 <= v < 1),
+            "b2": ("at least 0 and below 1", lambda v: 0 <= v < 1),
             "clip": _at_least(0),
         }.items()
     },

@@ -28,6 +28,7 @@ from medssl_jax.report import outlines, write_report
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import StopRequest
 from medssl_jax.train.mesh import check_batch, make_mesh
+from medssl_jax.workdir import claim
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "medssl_jax")
 DEFAULT_AMOUNTS = {"segmentation": "1 image, 4 images, all", "classification": "1%, 10%, all"}
@@ -42,6 +43,7 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     for note in dataset.notes:
         say(f"Data: {note}")
     check(config, dataset, mesh)
+    claim(workdir, config)
     with StopRequest() as stop:
         pretrained = pretrain(config, dataset, mesh, workdir, stop)
         records = compare(config, dataset, pretrained, mesh, workdir, stop)
@@ -104,7 +106,7 @@ def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
     possible = ["random", method, *([f"{method}/encoder"] if decoder else [])]
     if config.finetune.inits == "auto":
         return possible
-    chosen = [name.strip() for name in config.finetune.inits.split(",")]
+    chosen = list(dict.fromkeys(name.strip() for name in config.finetune.inits.split(",")))
     for name in chosen:
         if name not in possible:
             raise UserError(f"config.finetune.inits names {name!r}; this run has {', '.join(possible)}.")

@@ -116,7 +116,50 @@ def test_class_folders_without_parts_are_split_by_class(tmp_path):
 def test_folders_of_single_images_are_no_classes(tmp_path):
     for i in range(4):
         save(tmp_path / f"case{i}" / "image.png", gray(i))
-    assert opened(tmp_path).task == "none"
+    data = opened(tmp_path)
+    assert data.task == "none"
+    assert any("are not read as classes, because they hold fewer than two images" in note for note in data.notes)
+
+
+def test_a_loose_image_beside_class_folders_is_named(tmp_path):
+    for name in "ab":
+        for i in range(3):
+            save(tmp_path / name / f"{i}.png", gray(i))
+    save(tmp_path / "loose.png", gray(9))
+    data = opened(tmp_path)
+    assert data.task == "none"
+    assert "the folders a, b are not read as classes, because loose.png lies outside of them" in data.notes
+
+
+@pytest.mark.parametrize(("images", "masks"), [("Images", "Labels"), ("img", "gt"), ("images", "annotations"), ("", "Masks")])
+def test_other_names_of_the_two_folders(tmp_path, images, masks):
+    for i in range(6):
+        save(tmp_path / images / f"{i}.png", gray(i))
+        save(tmp_path / masks / f"{i}.png", gray(i % 2))
+    data = opened(tmp_path)
+    assert data.task == "segmentation"
+    assert len(data.pool) + len(data.val) + len(data.test) == 6
+
+
+def test_masks_that_number_no_classes(tmp_path):
+    with pytest.raises(UserError, match=r"would make 710 classes of set.*mask=foreground"):
+        opened(segmentation(tmp_path / "set"), mask="classes")
+
+
+def test_many_channels_are_told(tmp_path):
+    tifffile.imwrite(tmp_path / "stack.tif", np.zeros((7, 32, 40), np.uint8), photometric="minisblack")
+    assert "stack.tif is read as one image of 7 channels" in opened(tmp_path).notes
+
+
+def test_masks_beside_their_images(tmp_path):
+    for i in range(6):
+        save(tmp_path / f"cell{i}.png", gray(i))
+        save(tmp_path / f"cell{i}_mask.png", gray(i % 2))
+    save(tmp_path / "lonely_mask.png", gray(7))  # belongs to no image here: an image itself
+    data = opened(tmp_path)
+    assert data.task == "segmentation"
+    assert len(data.pool) + len(data.val) + len(data.test) == 7
+    assert len(opened(tmp_path, task="none").pool) == 7
 
 
 def test_a_table_gives_the_parts(tmp_path):
@@ -228,10 +271,16 @@ def test_tables_that_do_not_fit(tmp_path):
         ("name,split\n99,train", "names '99', which is no image"),
         ("name,split\n00,holdout", "the split 'holdout'"),
         ("file,part\n00,train", "has the columns file, part"),
+        ("name;split\n00;train", "needed are .* with commas"),
+        ("name,split\n00,train\n00,test", "puts 00 into both train and test"),
+        ("", r"has the columns \(none\)"),
     ):
         table.write_text(text)
         with pytest.raises(UserError, match=message):
             opened(root, splits=str(table))
+    table.write_bytes("name,split\nZellgröße,train".encode("latin-1"))
+    with pytest.raises(UserError, match="not in UTF-8"):
+        opened(root, splits=str(table))
     with pytest.raises(UserError, match="does not exist; it is a CSV"):
         opened(root, splits=str(tmp_path / "none.csv"))
 
@@ -269,6 +318,10 @@ def test_arrays_in_medmnist_layout(tmp_path):
         ({"val_labels": None}, "has val_images but no val_labels"),
         ({"train_labels": np.zeros((9, 14), int)}, r"train_labels in .* has the shape \(9, 14\) for 9 images"),
         ({"train_images": np.zeros((9, 8, 8, 8), np.uint8)}, "volumes are not read"),
+        ({"test_images": np.zeros((0, 8, 8), np.uint8), "test_labels": np.zeros(0, int)}, "test_images .* holds no image"),
+        ({"train_labels": np.linspace(0, 1, 9)}, "holds float64 labels; a class is a whole number"),
+        ({"train_labels": np.array(["cat"] * 9)}, "holds <U3 labels"),
+        ({"train_labels": np.arange(9) - 1}, "holds the label -1"),
     ],
 )
 def test_arrays_that_are_not_medmnist(tmp_path, changes, message):
@@ -281,6 +334,10 @@ def test_a_damaged_npz(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UserError, match=r"cut\.npz cannot be read as an \.npz file"):
         opened(path)
+    with (tmp_path / "one.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(UserError, match="holds one array"):
+        opened(tmp_path / "one.npz")
 
 
 BUILDER = """

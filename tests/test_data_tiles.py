@@ -71,7 +71,9 @@ def test_whole_is_the_central_square():
 
 def test_a_tile_larger_than_an_image_is_refused_with_a_size_that_fits():
     source = [example(100, 100), example(80, 64, 7)]
-    with pytest.raises(UserError, match=r"a tile of 96 px is larger than image 7 \(80 x 64 px\); set --config\.data\.tile=64 or smaller"):
+    with pytest.raises(
+        UserError, match=r"a tile of 96 px is larger than image 7 \(80 x 64 px\); set --config\.data\.tile=64 --config\.views\.size=64 or"
+    ):
         TileSource(source, 96)
     with pytest.raises(UserError, match=r"--config\.finetune\.patch=64"):
         TileSource(source, 96, option="finetune.patch")

@@ -53,7 +53,7 @@ def test_initial_weights_are_the_only_difference():
 
 
 def test_a_rate_of_zero_holds_what_was_transferred():
-    t = tuner(transferred_rate=0.0)
+    t = tuner(transferred_rate=0.0, norms="pretrained")
     given = fresh_parts(t, SEED + 1)
     params, carried = t.run(examples(), given, SEED, None).weights
     _, before, _ = t.initial(SEED, given)

@@ -247,6 +247,16 @@ def test_bad_options(flag, tmp_path):
     assert BAD_OPTIONS[flag] in sentence(run(flag, workdir=tmp_path / "run"))
 
 
+def test_a_failed_start_does_not_occupy_the_workdir(tmp_path):
+    sentence(run(f"--config.data.path={tmp_path / 'typo'}", workdir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_a_file(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    assert "is a file; choose a folder" in sentence(run(workdir=tmp_path / "run"))
+
+
 BAD_COMMANDS = {
     "--config=configs/nothing.py": "no config file 'configs/nothing.py'",
     "--config=pyproject.toml": "not a config file",

@@ -145,7 +145,7 @@ def test_four_devices_give_the_batch_norm_of_one(unet, x):
 
     sharded = statistics(jax.device_put(x, NamedSharding(mesh, P("data"))))
     for one, four in zip(jax.tree.leaves(statistics(x)), jax.tree.leaves(sharded)):
-        np.testing.assert_allclose(one, four, atol=1e-5)
+        np.testing.assert_allclose(one, four, atol=1e-4)  # a sum of squares in another order
 
 
 def test_group_norm_has_no_statistics_and_sees_one_image_at_a_time(x):

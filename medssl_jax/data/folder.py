@@ -61,6 +61,7 @@ def open_folder(config: ConfigDict, root: Path) -> Opened:
     names = layout.classes(found, config.task)
     if names:
         notes.append(f"{len(names)} folders are read as classes; --config.data.task=none reads plain images")
+    notes += layout.unread_classes(found, config.task)
     checked = parallel(lambda f: _look(f, root, names, config.on_damaged == "skip"), found)
     damaged = [str(item) for item in checked if isinstance(item, UserError)]
     if damaged and config.on_damaged == "stop":

@@ -21,7 +21,9 @@ PARTS = {
     "test": "test",
     "testing": "test",
 }
-IMAGES, MASKS, INDEX = "images", "masks", "index.csv"
+IMAGES = ("images", "image", "imgs", "img")  # folders, in any case
+MASKS = ("masks", "mask", "labels", "label", "annotations", "groundtruth", "ground_truth", "gt")
+INDEX = "index.csv"
 MASK_ENDINGS = ("_masks", "_mask", "_labels", "_label", "_segmentation", "_seg", "_gt")
 NAME_COLUMNS, SPLIT_COLUMNS = ("name", "file", "image"), ("split", "repo_split")
 SHOWN = 3  # names in a message
@@ -40,8 +42,9 @@ class Found:
 def find(root: Path, task: str) -> list[Found]:
     """All images of a data folder, sorted by path.
 
-    Where `root` has train/, val/ or test/ only those are read, and where such a folder (or `root`) has images/ only that, with the
-    masks of masks/ beside it. Hidden files are no data. `task` none looks for neither masks nor classes.
+    Where `root` has train/, val/ or test/ only those are read, and where such a folder (or `root`) has images/ and masks/ (or another of
+    IMAGES and MASKS) only these. Elsewhere `cell_mask.png` beside `cell.png` is its mask. Hidden files are no data. `task` none looks for
+    neither masks nor classes.
 
     Raises UserError where there is no image, or a mask belongs to none.
     """
@@ -57,8 +60,11 @@ def find(root: Path, task: str) -> list[Found]:
 
 
 def _find_part(base: Path, part: str | None, task: str) -> list[Found]:
-    images = files(base / IMAGES if (base / IMAGES).is_dir() else base)
-    masks = _masks(base) if task != "none" else {}
+    inside = images_folder(base)
+    images = files(inside)
+    masks = _masks(base, images)
+    images = [path for path in images if path not in set(masks.values())]
+    masks = masks if task != "none" else {}
     if not masks:
         return [Found(path, None, _folder(path, base), part) for path in images]
     pairs = _match(base, images, masks)
@@ -76,13 +82,32 @@ def files(base: Path) -> list[Path]:
 
 def _folder(path: Path, base: Path) -> str | None:
     """The first folder between `base` (or its images/) and the file: the class, where folders are classes."""
-    inside = path.relative_to(base / IMAGES if (base / IMAGES).is_dir() else base).parts
+    inside = path.relative_to(images_folder(base)).parts
     return inside[0] if len(inside) > 1 else None
 
 
-def _masks(base: Path) -> dict[str, Path]:
-    """Masks by the path inside masks/ without ending."""
-    return {_stem(path, base / MASKS): path for path in files(base / MASKS)} if (base / MASKS).is_dir() else {}
+def images_folder(base: Path) -> Path:
+    """The folder images/ in `base` (or another of IMAGES), or `base` itself."""
+    return _subfolder(base, IMAGES) or base
+
+
+def _subfolder(base: Path, names: Sequence[str]) -> Path | None:
+    """The folder in `base` with the first of the names, in any case."""
+    there = {path.name.lower(): path for path in sorted(base.iterdir()) if path.is_dir()}
+    return next((there[name] for name in names if name in there), None)
+
+
+def _masks(base: Path, images: Sequence[Path]) -> dict[str, Path]:
+    """Masks by their path without ending inside masks/, or inside `base` where they lie beside their images."""
+    if folder := _subfolder(base, MASKS):
+        return {_stem(path, folder): path for path in files(folder)}
+    stems = {_stem(path, images_folder(base)): path for path in images}
+    return {stem: path for stem, path in stems.items() if any(name in stems for name in _owners(stem)[1:])}
+
+
+def _owners(stem: str) -> list[str]:
+    """The images that a mask of that name may belong to."""
+    return [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS if stem.endswith(ending))]
 
 
 def _stem(path: Path, base: Path) -> str:
@@ -91,7 +116,7 @@ def _stem(path: Path, base: Path) -> str:
 
 def _match(base: Path, images: Sequence[Path], masks: dict[str, Path]) -> dict[Path, Path]:
     """Image -> mask, by the same name or the name and an ending such as _mask. Raises UserError for masks that belong to no image."""
-    folder = base / IMAGES if (base / IMAGES).is_dir() else base
+    folder = images_folder(base)
     by_stem: dict[str, Path] = {}
     for path in images:
         other = by_stem.setdefault(_stem(path, folder), path)
@@ -100,8 +125,7 @@ def _match(base: Path, images: Sequence[Path], masks: dict[str, Path]) -> dict[P
     pairs: dict[Path, Path] = {}
     lost = []
     for stem, mask in masks.items():
-        names = [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS if stem.endswith(ending))]
-        image = next((by_stem[name] for name in names if name in by_stem), None)
+        image = next((by_stem[name] for name in _owners(stem) if name in by_stem), None)
         if image is None:
             lost.append(mask)
         elif image in pairs:
@@ -110,8 +134,8 @@ def _match(base: Path, images: Sequence[Path], masks: dict[str, Path]) -> dict[P
             pairs[image] = mask
     if lost:
         raise UserError(
-            f"{len(lost)} of {len(masks)} masks in {base / MASKS} belong to no image ({listed(p.name for p in lost)}); "
-            "a mask has the name of its image, with another ending or with _mask before it."
+            f"{len(lost)} of {len(masks)} masks in {lost[0].parent} belong to no image ({listed(p.name for p in lost)}); "
+            "a mask has its image's name, or that and _mask (cell1.png or cell1_mask.png for cell1.tif)."
         )
     return pairs
 
@@ -137,6 +161,17 @@ def classes(found: Sequence[Found], task: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def unread_classes(found: Sequence[Found], task: str) -> list[str]:
+    """A note where images lie in folders that are not read as classes, and why."""
+    names = sorted({f.folder for f in found if f.folder is not None})
+    if not names or task != "auto" or any(f.mask for f in found) or classes(found, task):
+        return []
+    outside = [f.image.name for f in found if f.folder is None]
+    few = "there is only one" if len(names) == 1 else "they hold fewer than two images on average"
+    why = f"{listed(outside)} lies outside of them" if outside else few
+    return [f"the folders {listed(names)} are not read as classes, because {why}"]
+
+
 def read_splits(path: Path, root: Path, found: Sequence[Found]) -> tuple[list[Found], int]:
     """`found` with the parts that a CSV gives, and the number of images that it does not name (they go to training).
 
@@ -152,7 +187,9 @@ def read_splits(path: Path, root: Path, found: Sequence[Found]) -> tuple[list[Fo
         if len(images) != 1:
             what = f"several images ({listed(str(p.relative_to(root)) for p in images)})" if images else "no image"
             raise UserError(f"{path} names {name!r}, which is {what} in {root}; write the path from there.")
-        given[images[0]] = PARTS[split.lower()]
+        part = PARTS[split.lower()]
+        if given.setdefault(images[0], part) != part:
+            raise UserError(f"{path} puts {name} into both {given[images[0]]} and {part}; name every image once.")
     return [dataclasses.replace(f, part=given.get(f.image, "train")) for f in found], sum(f.image not in given for f in found)
 
 
@@ -161,21 +198,27 @@ def find_index(root: Path) -> Path | None:
     path = root / INDEX
     if not path.is_file():
         return None
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
+    header = next(iter(_table(path)), [])
     return path if _column(header, NAME_COLUMNS) and _column(header, SPLIT_COLUMNS) else None
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise UserError(f"config.data.splits={str(path)!r} does not exist; it is a CSV with the columns name and split.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = list(reader.fieldnames or [])
-        name, split = _column(header, NAME_COLUMNS), _column(header, SPLIT_COLUMNS)
-        if name is None or split is None:
-            raise UserError(f"{path} has the columns {', '.join(header)}; needed are name (or file, image) and split.")
-        return [((row[name] or "").strip(), (row[split] or "").strip()) for row in reader]
+    header, *rows = _table(path) or [[]]
+    name, split = _column(header, NAME_COLUMNS), _column(header, SPLIT_COLUMNS)
+    if name is None or split is None:
+        raise UserError(f"{path} has the columns {', '.join(header) or '(none)'}; needed are name (or file, image) and split, with commas.")
+    columns = header.index(name), header.index(split)
+    return [(row[columns[0]].strip(), row[columns[1]].strip()) for row in rows if len(row) > max(columns)]
+
+
+def _table(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.reader(file))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not in UTF-8; save it as 'CSV UTF-8'.") from error
 
 
 def _column(header: Iterable[str], names: Sequence[str]) -> str | None:
@@ -189,7 +232,7 @@ def _names(root: Path, found: Sequence[Found]) -> dict[str, list[Path]]:
     for f in found:
         inside = f.image.relative_to(root)
         forms = {inside.as_posix(), inside.with_suffix("").as_posix(), inside.name, inside.stem}
-        forms |= {form.removeprefix(f"{IMAGES}/") for form in forms}
+        forms |= {form.partition("/")[2] for form in forms if form.partition("/")[0].lower() in IMAGES}
         for form in forms:
             names.setdefault(form, []).append(f.image)
     return names

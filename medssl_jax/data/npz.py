@@ -52,9 +52,17 @@ def open_npz(path: Path, labels: bool = True) -> tuple[Arrays, tuple[str, ...]]:
     return Arrays(tuple(items), tuple(images)), tuple(str(c) for c in range(classes[-1] + 1)) if classes else ()
 
 
+def open_archive(path: Path) -> np.lib.npyio.NpzFile:
+    """The arrays of an .npz by name. Raises UserError for a file of another kind."""
+    file = np.load(path)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise UserError(f"{path} holds one array, not an archive of named ones; save it with numpy.savez.")
+    return file
+
+
 def _load(path: Path) -> Mapping[str, np.ndarray]:
     try:
-        with np.load(path) as file:
+        with open_archive(path) as file:
             arrays = {key: file[key] for key in file.files if key.split("_")[0] in PARTS}
             found = file.files
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
@@ -68,6 +76,8 @@ def _load(path: Path) -> Mapping[str, np.ndarray]:
 
 def _images(path: Path, part: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     stack = arrays[f"{part}_images"]
+    if not len(stack):
+        raise UserError(f"{part}_images in {path} holds no image; leave the part out.")
     if stack.ndim == 3:
         return stack[..., None]
     if stack.ndim != 4 or stack.shape[1] == stack.shape[2] == stack.shape[3]:
@@ -82,4 +92,7 @@ def _labels(path: Path, part: str, arrays: Mapping[str, np.ndarray], count: int)
     if labels.size != count:
         remedy = "only one class an image is read; --config.data.task=none reads the images alone"
         raise UserError(f"{part}_labels in {path} has the shape {labels.shape} for {count} images; {remedy}.")
+    if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0:
+        what = f"{labels.dtype} labels" if labels.dtype.kind not in "iub" else f"the label {labels.min()}"
+        raise UserError(f"{part}_labels in {path} holds {what}; a class is a whole number from 0.")
     return [int(label) for label in labels.reshape(-1)]

@@ -18,6 +18,8 @@ from medssl_jax.errors import UserError
 
 __all__ = ["Dataset", "Example", "Info", "Selection", "Source", "describe", "open_dataset"]
 
+MOST_CLASSES = 100  # in a mask; beyond it the values are gray levels or instances
+USUAL_CHANNELS = 4
 MODALITY = "brightfield"  # recipes that suit any image; what is really histology, fundus or X-ray a user says in config.views.modality
 
 
@@ -64,7 +66,7 @@ def open_dataset(config: ConfigDict, seed: int) -> Dataset:
         channels=preparation.channels(items[0].probe.channels),
         dtype=dtype,
         modality=MODALITY,
-        notes=(*opened.notes, *recolored, *_depths(items, dtype), *drawn),
+        notes=(*opened.notes, *recolored, *_depths(items, dtype), *_many_channels(items), *drawn),
         licence=opened.licence,
         citation=opened.citation,
         damaged=opened.damaged,
@@ -157,6 +159,12 @@ def _depths(items: Sequence[Item], dtype: np.dtype) -> list[str]:
     return [f"{low} 8-bit images are read as 16-bit because {len(items) - low} others have more"] if low else []
 
 
+def _many_channels(items: Sequence[Item]) -> list[str]:
+    """A stack of planes without metadata looks like an image of many channels."""
+    item = max(items, key=lambda item: item.probe.channels)
+    return [f"{item.id} is read as one image of {item.probe.channels} channels"] if item.probe.channels > USUAL_CHANNELS else []
+
+
 def _classes(config: ConfigDict, task: str, opened: Opened) -> tuple[str, ...]:
     if task == "classification":
         return opened.classes
@@ -166,4 +174,9 @@ def _classes(config: ConfigDict, task: str, opened: Opened) -> tuple[str, ...]:
         return ("background", "foreground")
     masked = [i for i, item in enumerate(opened.collection.items) if item.masked]
     highest = max(folder.parallel(lambda i: int(opened.collection.mask(i).max()), masked))
+    if highest > MOST_CLASSES:
+        raise UserError(
+            f"config.data.mask='classes' would make {highest + 1} classes of {opened.name}, whose masks go up to {highest}; number the "
+            "classes from 1, or use --config.data.mask=foreground for masks of 0 and 255 and for instance labels."
+        )
     return ("background", *(f"class {k}" for k in range(1, max(highest, 1) + 1)))

@@ -57,7 +57,7 @@ class Amount:
 
 def parse_amounts(text: str) -> list[Amount]:
     """`1 patch, 4 patches, 2 images, 10%, all` -> amounts. Raises UserError, with examples, for anything else."""
-    return [_parse_amount(part.strip()) for part in text.split(",")]
+    return list(dict.fromkeys(_parse_amount(part.strip()) for part in text.split(",")))
 
 
 def _parse_amount(text: str) -> Amount:

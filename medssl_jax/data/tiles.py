@@ -115,10 +115,12 @@ def _check_sizes(infos: list[Info], size: int, option: str) -> None:
     if smallest is None or min(smallest.height, smallest.width) >= size:
         return
     side = min(smallest.height, smallest.width)
-    fitting = side // MULTIPLE * MULTIPLE or side
+    fitting = side // MULTIPLE * MULTIPLE
+    views = f" --config.views.size={fitting}" if option == "data.tile" else ""
+    lower = f"set --config.{option}={fitting}{views} or smaller, or " if fitting else ""
     raise UserError(
         f"a tile of {size} px is larger than {smallest.id} ({smallest.height} x {smallest.width} px); "
-        f"set --config.{option}={fitting} or smaller, or scale the images up with --config.data.resize={size}."
+        f"{lower}scale the images up with --config.data.resize={size}."
     )
 
 

@@ -57,6 +57,7 @@ class Comparison:
         target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
         self.tuner = FineTuner(task, config.finetune, mesh, batch)
+        self.tuner.initial(0, parts)  # parts that do not fit are told before the first cell, not at theirs
         self._predict = jax.jit(task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
     def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:

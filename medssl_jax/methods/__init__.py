@@ -30,8 +30,8 @@ def build(config: ConfigDict, channels: int, modality: str) -> Pretraining:
     maker = _MAKERS.get(config.method.name)
     if maker is None:
         near = difflib.get_close_matches(config.method.name, _MAKERS, 1)
-        hint = f"did you mean {near[0]!r}" if near else f"choose one of {', '.join(_MAKERS)}"
-        raise UserError(f"config.method.name={config.method.name!r} is not a method; {hint}?")
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_MAKERS)}."
+        raise UserError(f"config.method.name={config.method.name!r} is not a method; {hint}")
     return maker(config, build_backbone(config.model), view_recipe(config, channels, modality), channels)
 
 

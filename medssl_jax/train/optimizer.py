@@ -29,11 +29,11 @@ def build(config: ConfigDict, steps: int, head_warmup: float = 0.0) -> optax.Gra
     """
     rule = _RULES.get(config.name)
     if rule is None:
-        raise UserError(f"config.optimizer.name={config.name!r} is unknown; choose one of {', '.join(_RULES)}.")
+        raise UserError(f"the optimizer's name {config.name!r} is unknown; choose one of {', '.join(_RULES)}.")
     if config.name == "adamw" and config.learning_rate > ADAM_LARGEST_RATE:
         raise UserError(
-            f"config.optimizer.learning_rate={config.learning_rate} is a rate for lars or sgd, not for adamw; "
-            "set it to 1e-3 or choose --config.pretrain.optimizer.name=lars."
+            f"the optimizer's learning_rate={config.learning_rate} is a rate for lars or sgd, not for adamw; "
+            "set it to 1e-3 or the optimizer's name to lars."
         )
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return optax.chain(clip, rule(config, schedule(config, steps)), _part_rates(int(head_warmup * steps)))

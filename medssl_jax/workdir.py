@@ -1,0 +1,47 @@
+"""Whose run a directory holds: asked before anything is read, written down once the data and the options are known to be usable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from medssl_jax.config import LAYOUT
+from medssl_jax.errors import UserError
+from medssl_jax.train.logging import write_json
+from medssl_jax.train.mesh import wait_for_all
+
+CONFIG = "config.json"
+
+
+def examine(workdir: Path, config: ConfigDict) -> None:
+    """Raises UserError where `workdir` is a file, holds something else than a run, or a run of another config, naming what differs."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; choose a folder, new or empty.")
+    path, ours = workdir / CONFIG, _flat(json.loads(config.to_json()))
+    if not path.exists():
+        if workdir.is_dir() and any(workdir.iterdir()):
+            raise UserError(f"{workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
+        return
+    theirs = _flat(json.loads(path.read_text()))
+    differ = sorted(k for k in ours.keys() | theirs.keys() if k not in LAYOUT and ours.get(k) != theirs.get(k))
+    if differ:
+        first = f"config.{differ[0]} is {theirs.get(differ[0])!r} there and {ours.get(differ[0])!r} here"
+        more = f", and {len(differ) - 1} more" if len(differ) > 1 else ""
+        raise UserError(f"{workdir} holds a run of another config ({first}{more}); choose another --workdir.")
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Make `workdir` this config's own, where it is not already."""
+    wait_for_all("the workdir was examined")  # by every process, before one of them writes there
+    (workdir / "figures").mkdir(parents=True, exist_ok=True)
+    if not (workdir / CONFIG).exists():
+        write_json(workdir / CONFIG, json.loads(config.to_json()))
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
