@@ -131,7 +131,7 @@ def test_a_full_disk(finished, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
     shutil.copy(finished / "config.json", workdir)
-    (workdir / "metrics.jsonl").symlink_to("/dev/full")
+    (workdir / "pretrained.json.partial").symlink_to("/dev/full")  # what is written first of a file
     said = sentence(run("--config.finetune.labels=1 patch, all", workdir=workdir))
     assert "the disk is full" in said
     assert "start the same command again" in said

@@ -45,15 +45,18 @@ def _forget_after(path: Path, phase: str, step: int) -> None:
     """Drop lines of steps that will be run again, so that every step stands once; a line cut short by a kill goes too."""
     if not path.exists():
         return
-    kept = []
-    for text in path.read_text().splitlines():
+    kept, lines = [], path.read_text().splitlines()
+    for text in lines:
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
         if line["phase"] != phase or line["step"] <= step:
             kept.append(text)
-    path.write_text("".join(text + "\n" for text in kept))
+    if kept != lines:  # beside it first: a full disk must not cost the lines that are there
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(text + "\n" for text in kept))
+        partial.replace(path)
 
 
 def say(message: str) -> None:
