@@ -9,14 +9,20 @@ import re
 import runpy
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from medssl_jax.errors import UserError
 
-USAGE_EXIT, FAILURE_EXIT = 2, 1
+USAGE_EXIT, FAILURE_EXIT, INTERRUPT_EXIT = 2, 1, 130
 FULL_DISK = "the disk is full ({}); free some space and start the same command again"
+STOPPED = "stopped by the keyboard; the same command starts again, from the last checkpoint where there is one."
+FULL_MEMORY = (
+    "the memory is full; lower --config.pretrain.batch, --config.finetune.batch or --config.model.width, set --config.model.remat=True, or "
+    "keep the images out of the accelerator's memory with --config.data.placement=host."
+)
 HELP = "Every --config.* option stands with its meaning in medssl_jax/config.py."
 NO_CONFIG = "no config was given; use --config=configs/tower.py."
 
@@ -41,9 +47,15 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
         if error.filename:
             return _complain(f"{error.filename}: {error.strerror}; check --workdir and config.data.path.", FAILURE_EXIT)
         raise
-    except Exception as error:  # Orbax and TensorStore wrap a full disk in errors of their own
+    except KeyboardInterrupt:
+        return _complain(STOPPED, INTERRUPT_EXIT)
+    except MemoryError:
+        return _complain(FULL_MEMORY, FAILURE_EXIT)
+    except Exception as error:  # Orbax, TensorStore and XLA have errors of their own for what is full
         if "No space left on device" in str(error):
             return _complain(FULL_DISK.format("while writing a checkpoint"), FAILURE_EXIT)
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return _complain(FULL_MEMORY, FAILURE_EXIT)
         raise
     return 0
 
@@ -93,30 +105,32 @@ def _explain(error: Exception, argv: list[str]) -> str:
         return NO_CONFIG
     known = _known(argv)
     for argument in argv[1:]:
-        key = argument.lstrip("-").split("=", 1)[0]
+        key, _, value = argument.lstrip("-").partition("=")
         if key.startswith("config.") and known and key not in known:
             near = difflib.get_close_matches(key, known, 1, cutoff=0.5)
             hint = f"did you mean --{near[0]}?" if near else "see medssl_jax/config.py for all of them."
             return f"there is no option --{key}; {hint}"
+        if f"--{key}={value}" in str(error) and (default := known.get(key)) is not None:
+            return f"--{key}={value} cannot be read as a value of that option ({type(default).__name__}); its default is {default!r}."
     return " ".join(str(error).split())
 
 
-def _known(argv: list[str]) -> list[str]:
-    """The keys of the config that `argv` names, read without its overrides: with a wrong one, the flag itself has no value."""
+def _known(argv: list[str]) -> dict[str, Any]:
+    """The defaults of the config that `argv` names, read without its overrides: with a wrong one, the flag itself has no value."""
     if not (named := _named(argv)):
-        return []
+        return {}
     try:
-        return _keys(runpy.run_path(named[0])["get_config"](*named[1:]))
+        return _defaults(runpy.run_path(named[0])["get_config"](*named[1:]))
     except UserError:
         raise
     except Exception as error:  # whatever a config file raises
         raise UserError(f"{named[0]} is not a config file ({type(error).__name__}: {error}); see configs/tower.py for one.") from error
 
 
-def _keys(config: ConfigDict, prefix: str = "config") -> list[str]:
-    found = []
+def _defaults(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
+    """Every option with its default."""
+    found: dict[str, Any] = {}
     for name, value in config.items():
-        found.append(f"{prefix}.{name}")
-        if isinstance(value, ConfigDict):
-            found += _keys(value, f"{prefix}.{name}")
+        key = f"{prefix}.{name}"
+        found |= _defaults(value, key) if isinstance(value, ConfigDict) else {key: value}
     return found

@@ -191,6 +191,10 @@ def _between(low: float, high: float) -> Rule:
     return f"from {low} to {high}", lambda value: low <= value <= high
 
 
+def _are_numbers(values: Any, count: int) -> bool:
+    return len(values) == count and all(isinstance(v, (int, float)) for v in values)
+
+
 _POSITIVE: Rule = ("above 0", lambda value: value > 0)
 _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
@@ -198,7 +202,10 @@ _RULES: dict[str, Rule] = {
     "data.task": _one_of("auto", "segmentation", "classification", "none"),
     "data.mask": _one_of("foreground", "classes"),
     "data.color": _one_of("auto", "gray", "rgb"),
-    "data.window": ("() or two rising percentiles", lambda v: len(v) == 0 or (len(v) == 2 and 0 <= v[0] < v[1] <= 100)),
+    "data.window": (
+        "() or two rising percentiles, like (0.5, 99.5)",
+        lambda v: v == () or (_are_numbers(v, 2) and 0 <= v[0] < v[1] <= 100),
+    ),
     "data.resize": _at_least(0),
     "data.tile": _at_least(16),
     "data.val_fraction": ("from 0 to 0.9", lambda v: 0 <= v <= 0.9),
@@ -209,11 +216,11 @@ _RULES: dict[str, Rule] = {
     "data.workers": _at_least(0),
     "views.size": _at_least(16),
     "views.modality": _one_of("auto", "brightfield", "fluorescence", "histology", "fundus", "xray"),
-    "model.width": _at_least(1),
+    "model.width": _between(1, 2048),
     "model.depth": _between(2, 6),
     "model.norm": _one_of("batch", "group"),
-    "model.decoder_width": _at_least(1),
-    "model.projection": ("two widths above 0", lambda v: len(v) == 2 and min(v) > 0),
+    "model.decoder_width": _between(1, 2048),
+    "model.projection": ("two widths from 1 to 16384", lambda v: _are_numbers(v, 2) and min(v) >= 1 and max(v) <= 16384),
     "model.dtype": _one_of("float32", "bfloat16"),
     "method.temperature": _POSITIVE,
     "method.decay": _between(0, 1),
@@ -229,7 +236,7 @@ _RULES: dict[str, Rule] = {
     "pretrain.keep": _at_least(1),
     "finetune.seeds": _at_least(1),
     "finetune.patch": _at_least(16),
-    "finetune.scale": ("two rising shares above 0, at most 1", lambda v: len(v) == 2 and 0 < v[0] <= v[1] <= 1),
+    "finetune.scale": ("two rising shares above 0, at most 1", lambda v: _are_numbers(v, 2) and 0 < v[0] <= v[1] <= 1),
     "finetune.steps": _at_least(1),
     "finetune.batch": _at_least(1),
     "finetune.transferred_rate": _between(0, 1),

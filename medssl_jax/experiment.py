@@ -13,7 +13,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from medssl_jax.data.sources import Dataset, open_dataset
+from medssl_jax.data.sources import Dataset, describe, open_dataset
 from medssl_jax.data.splits import Amount, choose, parse_amounts
 from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.compare import Cell, Comparison, rows
@@ -32,6 +32,7 @@ from medssl_jax.workdir import claim
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "medssl_jax")
 DEFAULT_AMOUNTS = {"segmentation": "1 image, 4 images, all", "classification": "1%, 10%, all"}
+NAMES = {"pool": "training", "test": "test"}
 SAMPLE_AMOUNTS = "1 patch, 4 patches, 16 patches, all"
 
 
@@ -57,12 +58,26 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError, before the hours of pretraining, for what the fine-tuning after it would refuse."""
     if not _can_compare(dataset):
         return
+    if dataset.task == "segmentation":
+        _check_masks(dataset)
     check_batch(config.finetune.batch, 1, mesh, "finetune.batch")
     if not config.pretrain.from_run:
         _inits(config, config.method.name, decoder=True)
     for amount in _amounts(config, dataset):
         for subset in range(config.finetune.seeds):
             choose(dataset, amount, subset, config.finetune.patch)
+
+
+def _check_masks(dataset: Dataset) -> None:
+    """Raises UserError where no mask of the pool, or of the test, shows any foreground."""
+    for part in ("pool", "test"):
+        source = getattr(dataset, part)
+        masked = [i for i in range(len(source)) if describe(source, i).masked]
+        if masked and not any(source[i]["mask"].any() for i in masked):  # mostly the first one settles it
+            raise UserError(
+                f"all {len(masked)} masks of the {NAMES[part]} images of {dataset.name} are empty (every label is 0): nothing to "
+                "segment; check the masks, or pretrain without them with --config.data.task=none."
+            )
 
 
 def _can_compare(dataset: Dataset) -> bool:
@@ -74,7 +89,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Fine-tune from every initial weight on every amount of labels; tidy rows, the trivial levels among them."""
     if not _can_compare(dataset):
-        say("No labelled test images: pretrained only, no fine-tuning. Masks or class folders would allow it.")
+        wanted = "masks or class folders would allow it" if dataset.task == "none" else "give some of them to the test part"
+        say(f"No labelled test images: pretrained only, no fine-tuning; {wanted}.")
         return []
     amounts, inits = _amounts(config, dataset), _inits(config, pretrained.method, "decoder" in pretrained.parts)
     cells = [Cell(init, amount, s) for amount in amounts for s in range(config.finetune.seeds) for init in inits]

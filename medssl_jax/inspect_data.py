@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from ml_collections import ConfigDict
 
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
-from medssl_jax.data.sources import Dataset, open_dataset
-from medssl_jax.data.survey import lines, survey
+from medssl_jax.data.sources import Dataset, Selection, describe, open_dataset
+from medssl_jax.data.survey import Survey, lines, survey
 from medssl_jax.data.tiles import TileSource
+from medssl_jax.errors import UserError
 from medssl_jax.train.step import example_keys
 
 OUT = flags.DEFINE_string("out", None, "Where the contact sheet is left; runs/<data set>-data where nothing is given.")
@@ -31,11 +33,21 @@ def main() -> None:
     validate(config)
     config.data.on_damaged = "skip"  # here every unreadable file is named, not only the first
     dataset = open_dataset(config.data, config.seed)
-    print("\n".join(lines(survey(dataset))))
+    found = survey(dataset)
+    print("\n".join(lines(found)))
     folder = Path(OUT.value or f"runs/{dataset.name}-data").expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    contact_sheet(folder / "contact_sheet.png", rows(config, dataset))
+    contact_sheet(folder / "contact_sheet.png", rows(config, readable(found)))
     print(f"{'pictures':<12}{folder / 'contact_sheet.png'}")
+
+
+def readable(found: Survey) -> Dataset:
+    """The data set without the images of its pool that the survey could not read. Raises UserError where none is left."""
+    pool, good = found.dataset.pool, {image.id for image in found.seen if image.part == "pool"}
+    kept = tuple(i for i in range(len(pool)) if describe(pool, i).id in good)
+    if not kept:
+        raise UserError(f"none of the {len(pool)} training images of {found.dataset.name} can be read; the first: {found.damaged[0]}")
+    return dataclasses.replace(found.dataset, pool=Selection(pool, kept))
 
 
 def rows(config: ConfigDict, dataset: Dataset) -> dict[str, list[np.ndarray]]:

@@ -43,7 +43,7 @@ def main() -> None:
         experiment.run(config, workdir, shlex.join(["python", "-m", "medssl_jax.main", *sys.argv[1:]]))
     except Interrupted as reason:
         say(f"Interrupted: {reason}. The same command continues from there.")
-        return
+        sys.exit(reason.code)
     say(f"Report: {workdir / 'report.html'}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import signal
 
 import jax
 import numpy as np
@@ -78,9 +80,17 @@ def test_a_stop_between_cells_says_how_many_are_done(tmp_path):
     cells = [Cell("random", amount, 0) for amount in parse_amounts("1 patch, 2 patches")]
     with StopRequest() as stop:
         made.run(cells[:1], stop)
-        stop.requested = True
-        with pytest.raises(Interrupted, match="1 of 2 fine-tunings are done"):
+        stop.by = signal.SIGTERM
+        with pytest.raises(Interrupted, match="1 of 2 fine-tunings are done") as caught:
             made.run(cells, stop)
+        assert caught.value.code == 0
+
+
+def test_masks_without_foreground_are_refused(tmp_path):
+    data = dataset("segmentation")
+    empty = dataclasses.replace(data, test=[{**example, "mask": example["mask"] * 0} for example in data.test])
+    with pytest.raises(UserError, match=r"all \d masks of the test images of .* are empty"):
+        experiment.check(configured("segmentation"), empty, make_mesh(jax.devices()[:1]))
 
 
 def test_colour_is_a_level_of_classification_alone(tmp_path):

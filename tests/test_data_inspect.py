@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from medssl_jax import inspect_data
 from medssl_jax.config import base, proxy
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.data.survey import lines, survey
+from medssl_jax.errors import UserError
 
 
 def save(path, array):
@@ -91,6 +94,21 @@ def test_the_pictures_show_images_masks_tiles_and_views(config, tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert min(sheet.size) > 500
     np.testing.assert_allclose(rows["images"][0], dataset.pool[0]["image"][:, :, 0] / 65535, atol=1e-6)
+
+
+def test_images_that_hold_nan_are_named_and_left_out_of_the_pictures(config, tmp_path, rng):
+    images = rng.random((3, 40, 40)).astype(np.float32)
+    images[0, 2, 3] = np.nan
+    for i, image in enumerate(images):
+        tifffile.imwrite(tmp_path / f"{i}.tif", image)
+    own = config.copy_and_resolve_references()
+    own.data.path = str(tmp_path)
+    found = survey(open_dataset(own.data, 0))
+    assert "0.tif holds values that are not finite" in "\n".join(lines(found))
+    rows = inspect_data.rows(own, inspect_data.readable(found))
+    assert len(rows["images"]) == 2
+    with pytest.raises(UserError, match="none of the 3 training images"):
+        inspect_data.readable(dataclasses.replace(found, seen=()))
 
 
 def test_other_channel_counts_are_shown_as_their_mean():

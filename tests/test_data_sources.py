@@ -274,6 +274,7 @@ def test_tables_that_do_not_fit(tmp_path):
         ("name;split\n00;train", "needed are .* with commas"),
         ("name,split\n00,train\n00,test", "puts 00 into both train and test"),
         ("", r"has the columns \(none\)"),
+        ("name,split\n", "names no image"),
     ):
         table.write_text(text)
         with pytest.raises(UserError, match=message):
@@ -332,12 +333,21 @@ def test_arrays_that_are_not_medmnist(tmp_path, changes, message):
 def test_a_damaged_npz(tmp_path):
     path = medmnist(tmp_path / "cut.npz")
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UserError, match=r"cut\.npz cannot be read as an \.npz file"):
+    with pytest.raises(UserError, match=r"cut\.npz is not an archive of named arrays, or not whole"):
         opened(path)
     with (tmp_path / "one.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(UserError, match="holds one array"):
+    with pytest.raises(UserError, match="is not an archive"):
         opened(tmp_path / "one.npz")
+    np.savez(tmp_path / "objects.npz", train_images=np.array([{}], object))
+    with pytest.raises(UserError, match="holds Python objects, not numbers"):
+        opened(tmp_path / "objects.npz")
+
+
+def test_a_folder_that_holds_an_npz_alone(tmp_path):
+    medmnist(tmp_path / "set.npz")
+    with pytest.raises(UserError, match=r"but set\.npz; read it with --config\.data\.path=.*set\.npz"):
+        opened(tmp_path)
 
 
 BUILDER = """

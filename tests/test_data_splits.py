@@ -45,6 +45,12 @@ def test_the_seed_decides_and_small_sets_keep_something_to_train_on():
     assert split(strata, {"test": 0.2}, 1) == split(strata, {"test": 0.2}, 1) != split(strata, {"test": 0.2}, 2)
     assert Counter(split([0] * 3, {"test": 0.2, "val": 0.15}, 0)) == {"train": 1, "test": 1, "val": 1}
     assert split([0], {"test": 0.2}, 0) == ["train"]
+    assert sorted(split([0, 1], {"test": 0.2, "val": 0.15}, 0)) == ["test", "train"]  # sizes of their own
+    pairs = [c for c in "abcdef" for _ in range(2)]
+    for seed in range(5):
+        parts = split(pairs, {"test": 0.2, "val": 0.15}, seed)
+        assert {c for c, part in zip(pairs, parts) if part == "train"} == set(pairs)
+        assert Counter(parts) == {"train": 8, "test": 2, "val": 2}
     assert split([], {"test": 0.2}, 0) == []
     assert set(split(strata, {"test": 0, "val": 0.0}, 0)) == {"train"}
     with pytest.raises(UserError, match="leave nothing to train on"):

@@ -82,6 +82,17 @@ def test_sigterm_saves_where_it_stands(trainer, tmp_path):
     assert Checkpoints(tmp_path, every=100, keep=2).latest == 3
 
 
+def test_the_keyboard_stops_with_its_own_exit_code(trainer, tmp_path):
+    def local():
+        for batch in trainer.batches():
+            os.kill(os.getpid(), signal.SIGINT)
+            yield batch
+
+    with StopRequest() as stop, pytest.raises(Interrupted, match="step 1 of 6") as caught:
+        train(trainer.start(jax.random.key(3)), trainer.step, local(), plan(), stop=stop)
+    assert caught.value.code == 130
+
+
 def test_a_checkpoint_cut_short_is_passed_over(trainer, tmp_path, capsys):
     run(trainer, tmp_path)
     largest = max((tmp_path / "checkpoints" / "6").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)

@@ -54,6 +54,8 @@ def find(root: Path, task: str) -> list[Found]:
     parts = {path: PARTS[path.name.lower()] for path in sorted(root.iterdir()) if path.is_dir() and path.name.lower() in PARTS}
     found = [image for path in parts or [root] for image in _find_part(path, parts.get(path), task)]
     if not found:
+        if archives := sorted(root.glob("*.npz")):
+            raise UserError(f"there is no image in {root}, but {archives[0].name}; read it with --config.data.path={archives[0]}.")
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
         raise UserError(f"there is no image in {root} (looked for {kinds}); check config.data.path.")
     return found
@@ -209,6 +211,8 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     name, split = _column(header, NAME_COLUMNS), _column(header, SPLIT_COLUMNS)
     if name is None or split is None:
         raise UserError(f"{path} has the columns {', '.join(header) or '(none)'}; needed are name (or file, image) and split, with commas.")
+    if not rows:
+        raise UserError(f"{path} names no image; give every image a line (name,split), or remove the file.")
     columns = header.index(name), header.index(split)
     return [(row[columns[0]].strip(), row[columns[1]].strip()) for row in rows if len(row) > max(columns)]
 

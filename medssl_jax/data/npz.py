@@ -52,20 +52,18 @@ def open_npz(path: Path, labels: bool = True) -> tuple[Arrays, tuple[str, ...]]:
     return Arrays(tuple(items), tuple(images)), tuple(str(c) for c in range(classes[-1] + 1)) if classes else ()
 
 
-def open_archive(path: Path) -> np.lib.npyio.NpzFile:
-    """The arrays of an .npz by name. Raises UserError for a file of another kind."""
-    file = np.load(path)
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise UserError(f"{path} holds one array, not an archive of named ones; save it with numpy.savez.")
-    return file
-
-
 def _load(path: Path) -> Mapping[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is not an archive of named arrays, or not whole; save one with numpy.savez, or copy it again.")
     try:
-        with open_archive(path) as file:
+        with np.load(path) as file:
             arrays = {key: file[key] for key in file.files if key.split("_")[0] in PARTS}
             found = file.files
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{path} holds Python objects, not numbers; make each array of one shape and type and save it again."
+            ) from error
         raise UserError(f"{path} cannot be read as an .npz file: {' '.join(str(error).split())}.") from error
     if "train_images" not in arrays:
         raise UserError(

@@ -107,8 +107,10 @@ def _open_tfds(config: ConfigDict) -> Opened:
 
 
 def _path(config: ConfigDict) -> Path:
+    if not config.path:
+        raise UserError(f"config.data.source={config.source!r} needs a path; set --config.data.path= to where the images are.")
     path = Path(config.path).expanduser()
-    if not config.path or not path.exists():
+    if not path.exists():
         raise UserError(f"config.data.path={config.path!r} does not exist; give the folder or file that holds the images.")
     return path
 

@@ -22,7 +22,8 @@ UNITS = ("patch", "image", "fraction")
 def split(strata: Sequence[Hashable], fractions: Mapping[str, float], seed: int) -> list[str]:
     """The part of each example: a share `fractions[part]` of them, the same share of every stratum to rounding; the rest is train.
 
-    A part with a share above 0 gets at least one example where another is left. Raises UserError where nothing is left to train on.
+    A part with a share above 0 gets at least one example where one is free: train keeps one, and one of every stratum where they hold
+    two or more on average. Raises UserError where the fractions leave nothing to train on.
     """
     if sum(fractions.values()) >= 1:
         shares = " and ".join(f"config.data.{part}_fraction={fraction}" for part, fraction in fractions.items())
@@ -30,9 +31,11 @@ def split(strata: Sequence[Hashable], fractions: Mapping[str, float], seed: int)
     rng = np.random.default_rng(sub_seed(seed, "split"))
     parts = ["train"] * len(strata)
     shuffled = rng.permutation(len(strata)).tolist()
-    left = sorted(shuffled, key=lambda i: str(strata[i]))  # strata one after the other, random inside
+    one_each = {strata[i]: i for i in shuffled}
+    kept = set(one_each.values() if 2 * len(one_each) <= len(strata) else shuffled[:1])
+    left = sorted((i for i in shuffled if i not in kept), key=lambda i: str(strata[i]))  # strata one after the other, random inside
     for part, fraction in fractions.items():
-        count = max(1, round(fraction * len(strata))) if fraction > 0 and len(left) > 1 else 0
+        count = min(max(1, round(fraction * len(strata))), len(left)) if fraction > 0 else 0
         offset = rng.random()
         taken = {left[int((k + offset) * len(left) / count)] for k in range(count)}
         for i in taken:

@@ -65,7 +65,7 @@ class Comparison:
         missing = [cell for cell in cells if not (self.folder / f"{cell.file}.json").exists()]
         for number, cell in enumerate(missing, 1):
             if stop.requested and jax.process_count() == 1:
-                raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done")
+                raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done", stop)
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
         meshes.wait_for_all("the records are written")
         return [json.loads((self.folder / f"{cell.file}.json").read_text()) for cell in cells]

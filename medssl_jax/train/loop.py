@@ -31,14 +31,27 @@ class Plan:
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, has saved its state, and can be continued by the same command."""
+    """The run was asked to stop, has saved its state, and can be continued by the same command.
+
+    `code` is the exit code: 0 where a machine is taken back (SIGTERM, preemption), 130 where a person pressed Ctrl-C, so that the
+    next command of a script does not start.
+    """
+
+    def __init__(self, reason: str, stop: StopRequest | None = None) -> None:
+        super().__init__(reason)
+        self.code = 128 + signal.SIGINT if stop and stop.by == signal.SIGINT else 0
 
 
 class StopRequest:
     """Turns SIGTERM and SIGINT into a request that the loop honours between two steps. A second SIGINT stops at once."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self.by: int | None = None  # the signal
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal came."""
+        return self.by is not None
 
     def __enter__(self) -> StopRequest:
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
@@ -47,7 +60,7 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested = True
+        self.by = number
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
@@ -89,7 +102,7 @@ def train(
             if checkpoints is not None and saving:
                 checkpoints.save(state, force=leaving)
             if leaving or (checkpoints is not None and checkpoints.preempted(done)):
-                raise Interrupted(f"stopped at step {done} of {plan.steps}")
+                raise Interrupted(f"stopped at step {done} of {plan.steps}", stop)
             if evaluate and (done % plan.eval_every == 0 or done == plan.steps):
                 found = evaluate(state)
                 if logger:
