@@ -145,6 +145,7 @@ def _finetune() -> ConfigDict:
     f.scale = (0.7, 1.0)  # share of the area of a patch or tile in a training crop
     f.patch = 64  # side in pixels of a labelled patch
     f.steps = 100
+    f.epochs = 2.0  # passes over the labelled patches or images, where these are more steps
     f.batch = 8
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
@@ -238,6 +239,7 @@ _RULES: dict[str, Rule] = {
     "finetune.patch": _at_least(16),
     "finetune.scale": ("two rising shares above 0, at most 1", lambda v: _are_numbers(v, 2) and 0 < v[0] <= v[1] <= 1),
     "finetune.steps": _at_least(1),
+    "finetune.epochs": _at_least(0),
     "finetune.batch": _at_least(1),
     "finetune.transferred_rate": _between(0, 1),
     "finetune.norms": _one_of("pretrained", "batch"),

@@ -52,6 +52,12 @@ def test_initial_weights_are_the_only_difference():
     assert not same(random.weights, other.weights)
 
 
+def test_many_labels_are_seen_at_least_so_many_times():
+    t = tuner(steps=4, epochs=2.5, batch=4)
+    assert [t.steps(n) for n in (1, 6, 7, 8, 40)] == [4, 4, 5, 5, 25]
+    assert t.run(examples() | {name: np.concatenate([x, x]) for name, x in examples().items()}, {}, SEED, None).step == 8
+
+
 def test_a_rate_of_zero_holds_what_was_transferred():
     t = tuner(transferred_rate=0.0, norms="pretrained")
     given = fresh_parts(t, SEED + 1)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class Comparison:
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
         self.tuner = FineTuner(task, config.finetune, mesh, batch)
         self.tuner.initial(0, parts)  # parts that do not fit are told before the first cell, not at theirs
+        # a part of a classification, read once: its images are small
+        self._whole = functools.cache(lambda part: load_all(TileSource(getattr(dataset, part), config.data.tile, kind="whole")))
         self._predict = jax.jit(task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
     def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:
@@ -95,7 +98,7 @@ class Comparison:
             f"{title} ({cell.init}, {cell.amount})",
         )
         assert best.weights is not None
-        found, shown = self._score(self.dataset.test, *best.weights, TEST_OVERLAP)
+        found, shown = self._score("test", *best.weights, TEST_OVERLAP)
         say(f"{title}: {cell.init}, {cell.amount}, repeat {cell.subset}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
         if jax.process_index() == 0 and cell.subset == 0:
             np.savez_compressed(self.folder / f"{cell.file}.npz", *shown)
@@ -113,19 +116,26 @@ class Comparison:
         return {"image": tiles["image"], "label": tiles["label"].astype(np.int32)}
 
     def _validate(self, state: State) -> float:
-        found, _ = self._score(self.dataset.val, state.params, state.carried, VALIDATION_OVERLAP)
+        found, _ = self._score("val", state.params, state.carried, VALIDATION_OVERLAP)
         return found["dice" if self.segmenting else "balanced_accuracy"]
 
-    def _score(self, source: Source, params: Any, carried: Any, overlap: float) -> tuple[dict[str, float], list[np.ndarray]]:
-        """Metrics over a whole split, and the predictions themselves (class maps, or probabilities [N, K])."""
+    def _score(self, part: str, params: Any, carried: Any, overlap: float) -> tuple[dict[str, float], list[np.ndarray]]:
+        """Metrics over a whole part (val, test), and the predictions themselves (class maps, or probabilities [N, K])."""
         predict = batched(self._predict, params, carried, self.mesh, self._eval_batch())
         if not self.segmenting:
-            tiles = load_all(TileSource(source, self.config.data.tile, kind="whole"))
+            tiles = self._whole(part)
             probabilities = predict(tiles["image"])
             return classification_metrics(probabilities, tiles["label"]), [probabilities]
-        images = (source[i]["image"] for i in range(len(source)))
-        maps = list(segment(predict, images, self.config.views.size, overlap))
-        truths = [source[i]["mask"] for i in range(len(source))]
+        source: Source = getattr(self.dataset, part)
+        truths: list[np.ndarray] = []
+
+        def images() -> Iterator[np.ndarray]:
+            for i in range(len(source)):
+                example = source[i]
+                truths.append(example["mask"])
+                yield example["image"]
+
+        maps = list(segment(predict, images(), self.config.views.size, overlap))
         return segmentation_metrics(maps, truths, len(self.dataset.classes)), maps
 
     def _eval_batch(self) -> int:

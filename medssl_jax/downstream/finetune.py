@@ -23,6 +23,7 @@ from medssl_jax.train.step import Step, make_step
 
 Tree = Any
 Task = Segmenter | Classifier
+MOST_LOOKS = 20  # validations of a long run
 
 
 @dataclasses.dataclass
@@ -46,22 +47,27 @@ class FineTuner:
     def __init__(self, task: Task, config: ConfigDict, mesh: Mesh, batch: dict[str, np.ndarray]) -> None:
         self.task, self.config, self.mesh = task, config, mesh
         meshes.check_batch(config.batch, 1, mesh, "finetune.batch")
-        self._optimizer = optimizer.build(config.optimizer, config.steps, config.head_warmup)
+        update = optimizer.build(config.optimizer, config.steps, config.head_warmup)
         place = meshes.replicated(mesh)
         self._init = jax.jit(task.init, out_shardings=place)
-        self._start = jax.jit(lambda *args: fresh_state(self._optimizer, *args), out_shardings=place)
+        self._start = jax.jit(lambda *args: fresh_state(update, *args), out_shardings=place)
         self._shapes = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in batch.items()}
         key = jax.random.key(0)
         abstract = jax.eval_shape(self._start, key, *jax.eval_shape(task.init, key, self._shapes))
         self._places = meshes.shardings(abstract, mesh, fsdp=False)
-        self._steps: dict[tuple[str, ...], Step] = {}
+        self._compiled: dict[tuple[int, tuple[str, ...]], Step] = {}
 
-    def _step(self, steady: tuple[str, ...]) -> Step:
-        """The compiled step in which the norms of those parts keep their statistics."""
-        if steady not in self._steps:
+    def steps(self, examples: int) -> int:
+        """How long `examples` are trained on: the configured steps, or the configured passes over them where that is more."""
+        return max(self.config.steps, -(-int(self.config.epochs * examples) // self.config.batch))
+
+    def _step(self, steps: int, steady: tuple[str, ...]) -> Step:
+        """The compiled step of a run of `steps` in which the norms of the `steady` parts keep their statistics."""
+        if (steps, steady) not in self._compiled:
             task = dataclasses.replace(self.task, steady=steady)
-            self._steps[steady] = make_step(task, self._optimizer, self.mesh, self._places)
-        return self._steps[steady]
+            update = optimizer.build(self.config.optimizer, steps, self.config.head_warmup)
+            self._compiled[steps, steady] = make_step(task, update, self.mesh, self._places)
+        return self._compiled[steps, steady]
 
     def initial(self, seed: int, pretrained: Mapping[str, Tree]) -> tuple[jax.Array, Tree, Tree]:
         """The run's key, and fresh parameters with the pretrained parts put in their places."""
@@ -78,7 +84,7 @@ class FineTuner:
         stop: StopRequest | None = None,
         title: str = "fine-tune",
     ) -> Best:
-        """Train on `examples` [N, ...] for the configured steps; returns the weights that validation chose.
+        """Train on `examples` [N, ...] for `steps(N)`; returns the weights that validation chose.
 
         Everything random (fresh parts, order, augmentation) depends on `seed` alone, so initial weights are compared in pairs.
         """
@@ -94,8 +100,9 @@ class FineTuner:
             best.offer(score, state)
             return {}
 
-        plan = Plan(title, config.steps, config.batch, log_every=config.steps, eval_every=config.eval_every)
-        step = self._step(tuple(pretrained) if config.norms == "pretrained" else ())
+        steps = self.steps(count)
+        plan = Plan(title, steps, config.batch, log_every=steps, eval_every=max(config.eval_every, steps // MOST_LOOKS))
+        step = self._step(steps, tuple(pretrained) if config.norms == "pretrained" else ())
         train(state, step, feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
         return best
 

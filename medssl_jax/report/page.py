@@ -146,9 +146,10 @@ def _story(run: Run) -> str:
     )
     arms = "; ".join(dict.fromkeys(arm(init) for table in main_tables(run.rows) for init in table.inits))
     amounts = ", ".join(amount_name(amount) for table in main_tables(run.rows)[:1] for amount in table.amounts)
+    passes = f" ({get('finetune.epochs'):g} passes over the labels where that is more)" if get("finetune.epochs") else ""
     repeats = "once each" if get("finetune.seeds") == 1 else f"{get('finetune.seeds')} repeats each"
     second = (
-        f"It was then fine-tuned for {get('finetune.steps')} steps on {amounts}, {repeats}, starting from: "
+        f"It was then fine-tuned for {get('finetune.steps')} steps{passes} on {amounts}, {repeats}, starting from: "
         f"{arms}. Every repeat has its own seed and its own choice of labels, the same for all starting points."
     )
     return style.paragraph(f"{first} {second}" if amounts else first)
