@@ -1,7 +1,7 @@
-"""BYOL: the comparison arm without negatives, with the same images, steps and fine-tuning as TOWER (Grill et al. 2020).
+"""BYOL: the comparison arm without negatives, with the images, steps and fine-tuning of TOWER (Grill et al. 2020).
 
 python -m medssl_jax.main --config=configs/byol.py
-python -m medssl_jax.main --config=configs/byol.py:paper       # ResNet-50, LARS in BYOL's order, batch 512
+python -m medssl_jax.main --config=configs/byol.py:paper       # ResNet-50, LARS in BYOL's order, batch 512: 16 times TOWER's images
 """
 
 from __future__ import annotations

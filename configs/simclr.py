@@ -1,7 +1,7 @@
-"""SimCLR: the contrastive comparison arm, with the same images, steps and fine-tuning as TOWER (Chen et al. 2020).
+"""SimCLR: the contrastive comparison arm, with the images, steps and fine-tuning of TOWER (Chen et al. 2020).
 
 python -m medssl_jax.main --config=configs/simclr.py
-python -m medssl_jax.main --config=configs/simclr.py:paper     # ResNet-50, LARS, batch 512
+python -m medssl_jax.main --config=configs/simclr.py:paper     # ResNet-50, LARS, batch 512: 16 times the images of TOWER
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from medssl_jax.config import base, proxy
 
 
 def get_config(size: str = "small") -> ConfigDict:
-    """`small`: the default run. `paper`: ResNet-50 U-Net, 224 px, 100 epochs' worth of steps (arXiv 2211.14715, released defaults)."""
+    """`small`: the default run. `paper`: ResNet-50 U-Net, 224 px, 20 000 steps of 32 (arXiv 2211.14715; 100 epochs of 6 400 images)."""
     c = base(size)
     c.name = "tower"
     c.method = ConfigDict({"name": "tower", "temperature": 0.1, "contrastive_weight": 1.0, "restoration_weight": 1.0})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -44,12 +45,14 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     for note in dataset.notes:
         say(f"Data: {note}")
     check(config, dataset, mesh)
-    claim(workdir, config)
+    continued = claim(workdir, config)
     with StopRequest() as stop:
         pretrained = pretrain(config, dataset, mesh, workdir, stop)
         records = compare(config, dataset, pretrained, mesh, workdir, stop)
+    total = round(time.perf_counter() - began, 1)
+    seconds = {"since the last start": total} if continued else {"pretrain": round(pretrained.seconds, 1), "total": total}
     write_json(workdir / "results.json", records)
-    write_json(workdir / "summary.json", _summary(config, dataset, pretrained, mesh, command, time.perf_counter() - began))
+    write_json(workdir / "summary.json", _summary(config, dataset, pretrained, mesh, command, seconds))
     if jax.process_index() == 0:
         print(write_report(workdir))
 
@@ -111,10 +114,18 @@ def _task(config: ConfigDict, dataset: Dataset) -> Task:
 
 
 def _amounts(config: ConfigDict, dataset: Dataset) -> list[Amount]:
-    text = config.finetune.labels
-    if text == "auto":
-        text = SAMPLE_AMOUNTS if dataset.name == "sample" else DEFAULT_AMOUNTS[dataset.task]
-    return parse_amounts(text)
+    if config.finetune.labels != "auto":
+        return parse_amounts(config.finetune.labels)
+    usual = parse_amounts(SAMPLE_AMOUNTS if dataset.name == "sample" else DEFAULT_AMOUNTS[dataset.task])
+    return [amount for amount in usual if str(amount) == "all" or _exists(dataset, amount, config.finetune.patch)]
+
+
+def _exists(dataset: Dataset, amount: Amount, patch: int) -> bool:
+    try:
+        choose(dataset, amount, 0, patch)
+    except UserError:
+        return False
+    return True
 
 
 def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
@@ -130,9 +141,7 @@ def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
 
 
 def _picture(workdir: Path, dataset: Dataset, cells: list[Cell]) -> None:
-    """Test images with truth and prediction outlines, at the smallest amount, first repeat."""
-    import numpy as np
-
+    """Test images with truth and prediction outlines, at the amount named first, first repeat."""
     shown = [c for c in cells if c.amount == cells[0].amount and c.subset == 0]
     test = [dataset.test[i] for i in range(min(3, len(dataset.test)))]
     maps = {}
@@ -142,7 +151,9 @@ def _picture(workdir: Path, dataset: Dataset, cells: list[Cell]) -> None:
     outlines(workdir / "figures" / "predictions.png", [t["image"] for t in test], [t["mask"] for t in test], maps, [t["id"] for t in test])
 
 
-def _summary(config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, command: str, seconds: float) -> dict[str, Any]:
+def _summary(
+    config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, command: str, seconds: dict[str, float]
+) -> dict[str, Any]:
     device = mesh.devices.flat[0]
     sizes = {name: len(getattr(dataset, name)) for name in ("pool", "val", "test")}
     about = {k: getattr(dataset, k) for k in ("name", "task", "classes", "channels", "modality", "licence", "citation", "notes")}
@@ -150,7 +161,7 @@ def _summary(config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh:
         "dataset": {**about, **sizes, "dtype": str(dataset.dtype)},
         "method": pretrained.method,
         "command": command,
-        "seconds": {"pretrain": round(pretrained.seconds, 1), "total": round(seconds, 1)},
+        "seconds": seconds,
         "device": f"{mesh.size} x {device.device_kind} ({platform.machine()})",
         "versions": {name: version(name) for name in PACKAGES} | {"metrics": METRICS_VERSION, "probes": PROBE_VERSION},
         "warnings": list(pretrained.warnings),

@@ -42,7 +42,7 @@ def main() -> None:
     try:
         experiment.run(config, workdir, shlex.join(["python", "-m", "medssl_jax.main", *sys.argv[1:]]))
     except Interrupted as reason:
-        say(f"Interrupted: {reason}. The same command continues from there.")
+        say(f"Interrupted: {reason}. The same command continues.")
         sys.exit(reason.code)
     say(f"Report: {workdir / 'report.html'}")
 

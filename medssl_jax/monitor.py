@@ -25,21 +25,19 @@ PROBE_STRIDE = 8  # segmentation probes classify the encoder's vectors at this s
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Tiles looked at: uint8|uint16 [N, T, T, C], with a label a tile [N] or a mask [N, T, T] where they exist."""
+    """Tiles looked at: uint8|uint16 [N, T, T, C]; those at `labelled` [M] have a label [M] or a mask [M, T, T]."""
 
     images: np.ndarray
-    targets: np.ndarray | None
+    labelled: np.ndarray
+    targets: np.ndarray
 
     @classmethod
     def draw(cls, tiles: TileSource, seed: int) -> Sample:
-        """Up to IMAGES labelled tiles (or, where none is labelled, unlabelled ones), chosen by the seed."""
-        count = len(tiles)
-        chosen = np.sort(np.random.default_rng(seed).permutation(count)[:IMAGES])
+        """Up to IMAGES tiles, labelled or not, chosen by the seed."""
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(tiles))[:IMAGES])
         examples = [tiles[int(i)] for i in chosen]
-        labelled = [e for e in examples if "mask" in e or "label" in e]
-        kept = labelled or examples
-        targets = np.stack([e["mask"] if "mask" in e else e["label"] for e in kept]) if labelled else None
-        return cls(np.stack([e["image"] for e in kept]), targets)
+        targets = {n: e["mask"] if "mask" in e else e["label"] for n, e in enumerate(examples) if "mask" in e or "label" in e}
+        return cls(np.stack([e["image"] for e in examples]), np.array(list(targets), int), np.array(list(targets.values())))
 
 
 class Monitor:
@@ -63,11 +61,12 @@ class Monitor:
         return found
 
     def __call__(self, state: State) -> dict[str, float]:
-        """The collapse panel of backbone and projector, and the probes."""
+        """The collapse panel of backbone and projector, and the probes; `warning` is what is wrong now."""
         bank = self._vectors(state, self._bank)
         scalars: dict[str, float] = {}
+        self.warning = None
         for name in ("backbone", "projector"):
-            if name in bank:
+            if name in bank and len(bank[name]) > 1:
                 scalars |= self._panel(name, bank[name], int(state.step))
         if self._queries is not None:
             train, query = _labelled(bank, self._bank), _labelled(self._vectors(state, self._queries), self._queries)
@@ -89,16 +88,18 @@ class Monitor:
 
 def _labelled(vectors: dict[str, np.ndarray], sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:
     """What a probe learns or predicts: pooled vectors with the tiles' labels, or the map's cells with their pixels' class."""
-    if sample.targets is None:
+    if not len(sample.labelled):
         return None
-    return _cells(vectors["map"], sample.targets) if sample.targets.ndim == 3 else (vectors["backbone"], sample.targets)
+    kind = "map" if sample.targets.ndim == 3 else "backbone"
+    found = vectors[kind][sample.labelled]
+    return _cells(found, sample.targets) if kind == "map" else (found, sample.targets)
 
 
 def _cells(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One vector a cell of the feature map with the commonest class of its pixels; at most CELLS of them, evenly taken."""
+    """One vector a cell of the feature map with the commonest class of its pixels; at most CELLS of them, from all over the maps."""
     count, height, width, depth = maps.shape
     rows, columns = masks.shape[1] // height, masks.shape[2] // width
     cut = masks[:, : height * rows, : width * columns].reshape(count, height, rows, width, columns)
     shares = np.stack([(cut == c).mean((2, 4)) for c in range(masks.max() + 1)], -1)
-    every = max(1, count * height * width // CELLS)
-    return maps.reshape(-1, depth)[::every], shares.argmax(-1).reshape(-1)[::every]
+    chosen = np.random.default_rng(0).permutation(count * height * width)[:CELLS]
+    return maps.reshape(-1, depth)[chosen], shares.argmax(-1).reshape(-1)[chosen]

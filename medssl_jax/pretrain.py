@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax import methods
-from medssl_jax.data.sources import Dataset
+from medssl_jax.data.sources import Dataset, Source, Unlabelled, describe
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.errors import UserError
@@ -35,10 +37,12 @@ MANY = 200  # images: where reading takes long enough to say so
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """What fine-tuning starts from: `parts` {"encoder": {"params", "stats"}, "decoder"?: the same}, and where it came from."""
+    """What fine-tuning starts from: `parts` {"encoder": {"params", "stats"}, "decoder"?: the same}, and where it came from; `pool`
+    are the fingerprints of the images it learned from."""
 
     method: str
     parts: Mapping[str, Any]
+    pool: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -55,28 +59,49 @@ def load(run: Path, mesh: Mesh) -> Pretrained:
         raise UserError(f"{run} holds no finished pretraining (no pretrained.json); point --config.pretrain.from at a run directory.")
     found = json.loads(about.read_text())
     parts = jax.device_get(checkpoint.load_tree(run / "pretrained", meshes.replicated(mesh)))
-    return Pretrained(found["method"], parts, tuple(found["warnings"]), found["seconds"])
+    return Pretrained(found["method"], parts, tuple(found.get("pool", ())), tuple(found["warnings"]), found["seconds"])
+
+
+def fingerprints(dataset: Dataset, source: Source) -> list[str]:
+    """One short word an image, made of the data set's name and the image's."""
+    names = (f"{dataset.name}/{describe(source, i).id}" for i in range(len(source)))
+    return [hashlib.sha256(name.encode()).hexdigest()[:16] for name in names]
+
+
+def _check_unseen(dataset: Dataset, found: Pretrained, run: Path) -> None:
+    """Raises UserError where the network learned from images that would test it now."""
+    learned = set(found.pool)
+    seen = [i for i, word in enumerate(fingerprints(dataset, dataset.test)) if word in learned]
+    if seen:
+        raise UserError(
+            f"{len(seen)} of the {len(dataset.test)} test images ({describe(dataset.test, seen[0]).id} is the first) were pretrained "
+            f"on in {run}; use its config.seed and split, so that the test stays unseen."
+        )
 
 
 def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, stop: StopRequest) -> Pretrained:
     """Pretrain on the pool, continuing from the latest checkpoint in `workdir`; a finished pretraining is only loaded."""
     if config.pretrain.from_run:
-        return load(Path(config.pretrain.from_run).expanduser(), mesh)
+        run = Path(config.pretrain.from_run).expanduser()
+        found = load(run, mesh)
+        _check_unseen(dataset, found, run)
+        return found
     if (workdir / "pretrained.json").exists():
         return load(workdir, mesh)
     began = time.perf_counter()
     method = methods.build(config, dataset.channels, dataset.modality)
-    tiles = TileSource(dataset.pool, config.data.tile, kind=tile_kind(dataset))
+    tiles = TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
     state, warning, batches = _run(config, method, dataset, tiles, mesh, workdir, stop)
     parts = jax.jit(method.transferable, out_shardings=meshes.replicated(mesh))(state.params, state.carried)
     recipe = methods.view_recipe(config, dataset.channels, dataset.modality)
     key = jax.random.key(sub_seed(config.seed, "calibrate"))
     parts = calibrate(parts, method, recipe, key, batches)
     checkpoint.save_tree(workdir / "pretrained", parts)
-    if hasattr(method, "restore"):
+    if isinstance(method, methods.Restoration) and "decoder" in parts:
         picture(workdir / "figures" / "restoration.png", method, state, tiles)
-    found = Pretrained(config.method.name, jax.device_get(parts), (warning,) if warning else (), time.perf_counter() - began)
-    about = {"method": found.method, "channels": dataset.channels, "warnings": found.warnings, "seconds": found.seconds}
+    pool, warnings = tuple(fingerprints(dataset, dataset.pool)), (warning,) if warning else ()
+    found = Pretrained(config.method.name, jax.device_get(parts), pool, warnings, time.perf_counter() - began)
+    about = {"method": found.method, "channels": dataset.channels, "warnings": warnings, "seconds": found.seconds, "pool": pool}
     write_json(workdir / "pretrained.json", about)
     return found
 
@@ -100,12 +125,13 @@ def _run(
             say(f"Continuing the pretraining at step {int(state.step)} of {p.steps}.")
         step = make_step(method, update, mesh, places, p.accumulate)
         first = int(state.step)
-        logger = Logger(workdir, "pretrain", resume_step=first)
-        monitor = _monitor(config, method, dataset, tiles, mesh)
+        monitor = _monitor(config, method, dataset, mesh)
         plan = Plan(f"pretrain {config.method.name}", p.steps, p.batch, p.log_every, p.eval_every)
         batches = feed_tiles(config, tiles, mesh, first)
-        state = train(state, step, batches, plan, logger=logger, checkpoints=checkpoints, evaluate=monitor, stop=stop)
-        logger.close()
+        with contextlib.closing(Logger(workdir, "pretrain", resume_step=first)) as logger:
+            state = train(state, step, batches, plan, logger=logger, checkpoints=checkpoints, evaluate=monitor, stop=stop)
+        if first >= p.steps:  # nothing was left to train, and so nothing looked at the end
+            monitor(state)
     finally:
         checkpoints.close()
     return state, monitor.warning, batches
@@ -128,14 +154,17 @@ def _reading(done: int, total: int) -> None:
         say(f"Read {done} of {total} images.")
 
 
-def _monitor(config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh) -> Monitor:
+def _monitor(config: ConfigDict, method: methods.Pretraining, dataset: Dataset, mesh: Mesh) -> Monitor:
     seed = sub_seed(config.seed, "monitor")
-    bank = Sample.draw(tiles, seed)
-    queries = Sample.draw(TileSource(dataset.val, config.data.tile, kind=tile_kind(dataset)), seed) if len(dataset.val) else None
+    bank, queries = (
+        Sample.draw(TileSource(source, config.data.tile, kind=tile_kind(dataset)), seed) if len(source) else None
+        for source in (dataset.pool, dataset.val)
+    )
+    assert bank is not None
     return Monitor(method, mesh, bank, queries, config.pretrain.batch)
 
 
-def picture(path: Path, method: Any, state: State, tiles: TileSource) -> None:
+def picture(path: Path, method: methods.Restoration, state: State, tiles: TileSource) -> None:
     """Clean, corrupted and restored crops side by side."""
     count = min(PICTURED, len(tiles))
     chosen = [tiles[i * len(tiles) // count] for i in range(count)]

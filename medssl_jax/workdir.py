@@ -32,12 +32,14 @@ def examine(workdir: Path, config: ConfigDict) -> None:
         raise UserError(f"{workdir} holds a run of another config ({first}{more}); choose another --workdir.")
 
 
-def claim(workdir: Path, config: ConfigDict) -> None:
-    """Make `workdir` this config's own, where it is not already."""
+def claim(workdir: Path, config: ConfigDict) -> bool:
+    """Make `workdir` this config's own; whether it already was."""
+    continued = (workdir / CONFIG).exists()
     wait_for_all("the workdir was examined")  # by every process, before one of them writes there
     (workdir / "figures").mkdir(parents=True, exist_ok=True)
-    if not (workdir / CONFIG).exists():
+    if not continued:
         write_json(workdir / CONFIG, json.loads(config.to_json()))
+    return continued
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, object]:

@@ -49,11 +49,11 @@ def test_masks_and_coordinates_stay_on_the_image():
 
 def test_a_rotated_mask_follows_its_image():
     blob = jnp.zeros((32, 40, 40, 3)).at[:, 8:20, 14:34].set(1.0)
-    turn = jax.jit(recipe("fundus", 40, 3, rotation=40.0).geometric)
+    turn = jax.jit(dataclasses.replace(recipe("fundus", 40, 3), rotation=40.0).geometric)
     out, labels, _, _ = turn(KEYS, blob, blob[..., 0].astype(jnp.int32))
     agree = (np.asarray(out)[..., 0] > 0.5) == (np.asarray(labels) == 1)
     assert agree.mean() > 0.99
-    level = jax.jit(recipe("fundus", 40, 3, rotation=0.0).geometric)(KEYS, blob, blob[..., 0].astype(jnp.int32))[1]
+    level = jax.jit(dataclasses.replace(recipe("fundus", 40, 3), rotation=0.0).geometric)(KEYS, blob, blob[..., 0].astype(jnp.int32))[1]
     assert (np.asarray(level) != np.asarray(labels)).mean() > 0.02
     assert turn(KEYS, blob)[1] is None
 
@@ -85,7 +85,7 @@ def test_every_field_of_light_does_something(field, strength):
 
 
 def test_weaker_views_are_other_values():
-    strong = recipe("brightfield", 16, 1, blur_probability=0.0, noise=0.0, contrast=0.0, gamma=0.0)
+    strong = dataclasses.replace(recipe("brightfield", 16, 1), blur_probability=0.0, noise=0.0, contrast=0.0, gamma=0.0)
     weak = dataclasses.replace(strong, brightness=0.01)
     images = picture(1, 16)
     assert abs(weak.photometric(KEYS, images) - images).max() <= 0.0101
@@ -95,23 +95,21 @@ def test_weaker_views_are_other_values():
 def test_colour_needs_rgb_unless_it_is_off():
     with pytest.raises(UserError, match=r"'histology' changes colour \(saturation, hue, stain\).* 1 channel"):
         recipe("histology", 32, 1)
-    assert recipe("histology", 32, 1, saturation=0.0, hue=0.0, stain=0.0).size == 32
     with pytest.raises(UserError, match="saturation needs RGB images"):
         RECIPES["fundus"].photometric(KEYS, picture(1, 16))
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("changes", "told"),
     [
-        ({"contrst": 0.1}, "no field 'contrst'; did you mean 'contrast'"),
         ({"contrast": -0.1}, "recipe.contrast=-0.1 is negative"),
         ({"jitter_probability": 1.5}, "recipe.jitter_probability=1.5 is not a probability"),
         ({"blur": (2.0, 1.0)}, "recipe.blur"),
     ],
 )
-def test_bad_fields_are_told(overrides, told):
+def test_bad_fields_are_told(changes, told):
     with pytest.raises(UserError, match=told):
-        recipe("xray", 32, 1, **overrides)
+        dataclasses.replace(RECIPES["xray"], **changes)
 
 
 def test_bad_modalities_and_sizes_are_told():

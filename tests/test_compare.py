@@ -86,6 +86,12 @@ def test_a_stop_between_cells_says_how_many_are_done(tmp_path):
         assert caught.value.code == 0
 
 
+def test_usual_amounts_that_a_small_set_does_not_have_are_left_out():
+    three = dataclasses.replace(dataset("segmentation"), pool=[example(i, "segmentation") for i in range(3)])
+    assert [str(a) for a in experiment._amounts(configured("segmentation", labels="auto"), three)] == ["1 image", "all"]
+    assert [str(a) for a in experiment._amounts(configured("classification", labels="auto"), dataset("classification"))] == ["all"]
+
+
 def test_masks_without_foreground_are_refused(tmp_path):
     data = dataset("segmentation")
     empty = dataclasses.replace(data, test=[{**example, "mask": example["mask"] * 0} for example in data.test])

@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from medssl_jax.config import base
-from medssl_jax.data.sources import open_dataset
+from medssl_jax.data.sources import describe, open_dataset
 from medssl_jax.errors import UserError
 
 
@@ -328,6 +328,19 @@ def test_arrays_in_medmnist_layout(tmp_path):
 def test_arrays_that_are_not_medmnist(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         opened(medmnist(tmp_path / "bad.npz", **changes))
+
+
+@pytest.mark.parametrize("kind", ["sample", "masks", "classes", "npz"])
+def test_no_image_is_in_two_parts(kind, tmp_path):
+    if kind == "classes":
+        for i in range(20):
+            save(tmp_path / "set" / "ab"[i % 2] / f"{i}.png", np.full((20, 20), i, np.uint8))
+    path = {"sample": lambda: "", "masks": lambda: segmentation(tmp_path / "set", 12), "npz": lambda: medmnist(tmp_path / "set.npz")}
+    data = opened(path.get(kind, lambda: tmp_path / "set")(), tile=16)
+    parts = [[describe(part, i).id for i in range(len(part))] for part in (data.pool, data.val, data.test)]
+    every = [name for part in parts for name in part]
+    assert all(parts)
+    assert len(every) == len(set(every))
 
 
 def test_a_damaged_npz(tmp_path):

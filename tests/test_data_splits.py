@@ -88,7 +88,9 @@ def test_images_are_stratified_and_nested():
 
 def test_every_class_is_shown_at_least_once():
     data = labelled(500, 1, 1)
-    assert {e["label"] for e in choose(data, Amount(0.001, "fraction"), 0, 16).examples(data)} == {0, 1, 2}
+    assert {e["label"] for e in choose(data, Amount(0.006, "fraction"), 0, 16).examples(data)} == {0, 1, 2}
+    with pytest.raises(UserError, match=r"0\.1% of 502 images \(1\) cannot show all 3 classes; ask for 3 images or more"):
+        choose(data, Amount(0.001, "fraction"), 0, 16)
     with pytest.raises(UserError, match="2 images cannot show all 3 classes"):
         choose(data, Amount(2, "image"), 0, 16)
     with pytest.raises(UserError, match="600 images were asked for, but the training part has 502 labelled images"):

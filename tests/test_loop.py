@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -95,15 +96,25 @@ def test_the_keyboard_stops_with_its_own_exit_code(trainer, tmp_path):
 
 def test_a_checkpoint_cut_short_is_passed_over(trainer, tmp_path, capsys):
     run(trainer, tmp_path)
-    largest = max((tmp_path / "checkpoints" / "6").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
     for file in (tmp_path / "checkpoints" / "6").rglob("d/*"):
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    assert largest.is_file()
     again = run(trainer, tmp_path)
     said = capsys.readouterr().err
     assert "checkpoint of step 6" in said
     assert "going back to the one before it" in said
     assert int(again.step) == STEPS
+    assert (tmp_path / "checkpoints-damaged" / "6").is_dir()
+    assert Checkpoints(tmp_path / "checkpoints", every=2, keep=2).latest == STEPS
+
+
+def test_checkpoints_that_do_not_fit_are_left_alone(trainer, tmp_path):
+    run(trainer, tmp_path, steps=4)
+    c = trainer.config.copy_and_resolve_references()
+    c.model.width = 3
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read .* left as they are"):
+        run(tiny.Trainer(c), tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()} == {"2", "4"}
+    assert int(run(trainer, tmp_path).step) == STEPS
 
 
 def test_restores_on_another_number_of_devices(tmp_path):
@@ -127,6 +138,41 @@ def test_a_loss_that_is_no_number_stops_the_run(trainer, tmp_path):
         train(trainer.start(jax.random.key(3)), poisoned, trainer.batches(), plan(), checkpoints=checkpoints)
     checkpoints.close()
     assert "lower the learning rate" in str(caught.value)
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_saved(trainer, tmp_path):
+    def poisoned(state, batch):
+        state, logs = trainer.step(state, batch)
+        return state, {**logs, "gradient_norm": jnp.where(state.step >= 3, jnp.nan, logs["gradient_norm"])}
+
+    checkpoints = Checkpoints(tmp_path, every=2, keep=2)
+    with pytest.raises(UserError, match=r"the loss or its gradient became .*the last good checkpoint is of step 2"):
+        train(trainer.start(jax.random.key(3)), poisoned, trainer.batches(), plan(), checkpoints=checkpoints)
+    checkpoints.close()
+
+
+def test_a_stop_at_an_evaluation_does_not_lose_it(trainer, tmp_path):
+    """Evaluations after 2, 4 and 6 steps, with a stop after 2 and after 4."""
+    looked = []
+    for leave_after in (2, 4, None):
+        stop = StopRequest()
+
+        def evaluate(state, leave_after=leave_after, stop=stop):
+            looked.append(int(state.step))
+            stop.by = signal.SIGTERM if looked[-1] == leave_after else None
+            return {}
+
+        checkpoints = Checkpoints(tmp_path, every=2, keep=2)
+        state = checkpoints.restore(checkpoint.abstract(jax.eval_shape(trainer.start, jax.random.key(3)), trainer.places))
+        state = trainer.start(jax.random.key(3)) if state is None else state
+        every_two = dataclasses.replace(plan(), eval_every=2)
+        options = {"checkpoints": checkpoints, "evaluate": evaluate, "stop": stop}
+        try:
+            train(state, trainer.step, trainer.batches(int(state.step)), every_two, **options)
+        except Interrupted:
+            assert leave_after
+        checkpoints.close()
+    assert looked == [2, 4, 6]
 
 
 def test_log_forgets_steps_that_run_again_and_lines_cut_short(tmp_path):

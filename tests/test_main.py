@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -121,6 +122,18 @@ def test_fine_tuning_from_an_earlier_run(finished, tmp_path):
     assert value[finished] == value[tmp_path / "again"]
 
 
+def test_images_that_were_pretrained_on_do_not_test(finished, tmp_path):
+    """Another seed draws other test images from a folder without a split."""
+    data = folder(tmp_path / "data", count=12)
+    flags = [f"--config.data.path={data}", "--config.finetune.labels=1 image", "--config.finetune.inits=tower"]
+    first = run(*flags, workdir=tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    again = [*flags, f"--config.pretrain.from={tmp_path / 'first'}"]
+    assert run(*again, workdir=tmp_path / "same").returncode == 0
+    said = sentence(run(*again, "--config.seed=1", workdir=tmp_path / "other"))
+    assert re.search(r"\d of the 2 test images \(images/cell\d+\.png is the first\) were pretrained on in .*first", said)
+
+
 def test_a_network_that_does_not_fit(finished, tmp_path):
     said = sentence(run(f"--config.pretrain.from={finished}", "--config.model.width=4", workdir=tmp_path / "wide"))
     assert "does not fit this network" in said
@@ -151,7 +164,7 @@ def test_killed_runs_continue_to_the_same_numbers(tmp_path):
         process = subprocess.Popen(
             command(*flags, workdir=tmp_path / "cut"), cwd=tiny.ROOT, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
         )
-        _wait_for(tmp_path / "cut" / "metrics.jsonl", lines=2 + 3 * number, process=process)
+        wait_for(tmp_path / "cut" / "metrics.jsonl", lines=2 + 3 * number, process=process)
         process.send_signal(sent)
         process.communicate(timeout=120)
         assert process.returncode == (0 if sent == signal.SIGTERM else -signal.SIGKILL)
@@ -160,7 +173,7 @@ def test_killed_runs_continue_to_the_same_numbers(tmp_path):
     assert (tmp_path / "cut" / "results.json").read_text() == (tmp_path / "whole" / "results.json").read_text()
 
 
-def _wait_for(path: Path, lines: int, process: subprocess.Popen) -> None:
+def wait_for(path: Path, lines: int, process: subprocess.Popen) -> None:
     limit = time.monotonic() + 200
     while time.monotonic() < limit and process.poll() is None:
         if path.exists() and len(path.read_text().splitlines()) >= lines:

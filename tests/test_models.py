@@ -195,7 +195,7 @@ def test_any_image_size_is_decoded_at_its_own_resolution(name, side):
     assert [m.shape[1:3] for m in maps] == [tuple(rounded(n, s) for n in side) for s in backbone.strides]
     assert maps[-1].shape[-1] == backbone.feature_dim
     out, _ = jax.eval_shape(lambda *a: backbone.decoder.apply(*a, train=True), decoder_params, decoder_stats, maps)
-    assert out.shape == (2, *side, backbone.decoder_dim)
+    assert out.shape == (2, *side, settings(name=name).decoder_width)
 
 
 def test_resnet_passes_the_normalised_image_to_the_decoder():

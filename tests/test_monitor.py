@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from medssl_jax.data.tiles import TileSource
-from medssl_jax.monitor import Monitor, Sample
+from medssl_jax.monitor import Monitor, Sample, _cells
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,8 @@ def samples(targets=None) -> tuple[Sample, Sample]:
     images, dark = tiny.images(32), np.arange(32) % 2
     images[dark == 1] //= 5
     given = {None: None, "labels": dark, "masks": np.broadcast_to(dark[:, None, None], (32, 28, 28))}[targets]
-    halves = (slice(0, 16), slice(16, 32))
-    bank, queries = (Sample(images[half], None if given is None else given[half]) for half in halves)
+    known = np.arange(0 if given is None else 16)
+    bank, queries = (Sample(images[half], known, np.array([]) if given is None else given[half]) for half in (slice(0, 16), slice(16, 32)))
     return bank, queries
 
 
@@ -56,10 +56,34 @@ def test_a_collapse_is_said_with_what_to_do(trainer, capsys):
     assert monitor.warning is not None
     assert monitor.warning in capsys.readouterr().err
     assert "config." in monitor.warning
+    first = monitor.warning
+    monitor(state)
+    assert monitor.warning != first  # it says what is wrong now
 
 
-def test_labelled_tiles_are_preferred():
-    source = [{"image": image, "id": str(i), **({"mask": image[..., 0] > 99} if i % 2 else {})} for i, image in enumerate(tiny.images(8))]
+def test_the_panel_reads_all_tiles_and_the_probes_the_labelled_ones(trainer):
+    images = tiny.images(12)
+    source = [{"image": image, "id": str(i), **({"mask": image[..., 0] > 99} if i == 5 else {})} for i, image in enumerate(images)]
     drawn = Sample.draw(TileSource(source, 28, kind="grid"), seed=0)
-    assert len(drawn.images) == len(drawn.targets) == 4
-    assert Sample.draw(TileSource(source[::2], 28, kind="grid"), seed=0).targets is None
+    assert len(drawn.images) == 12
+    assert drawn.labelled.tolist() == [5]
+    np.testing.assert_array_equal(drawn.targets, [images[5, ..., 0] > 99])
+    found = Monitor(trainer.method, trainer.mesh, drawn, drawn, batch=4)(trainer.start(jax.random.key(0)))
+    assert found["collapse/backbone_n"] == 12
+    assert found["probe/knn"] > 0.5
+    assert len(Sample.draw(TileSource(source[:5], 28, kind="grid"), seed=0).labelled) == 0
+
+
+def test_one_tile_has_no_panel(trainer):
+    alone = Sample(tiny.images(1), np.arange(0), np.array([]))
+    assert Monitor(trainer.method, trainer.mesh, alone, None, batch=4)(trainer.start(jax.random.key(0))) == {}
+
+
+def test_probes_look_all_over_the_maps():
+    """A map whose left half is another class than its right: cells from one column alone could not tell."""
+    columns = np.broadcast_to(np.arange(12.0)[None, None, :, None], (512, 12, 12, 1))
+    masks = np.broadcast_to(np.repeat(np.arange(12) >= 6, 2)[None, None], (512, 24, 24)).astype(int)
+    vectors, classes = _cells(columns, masks)
+    assert len(vectors) == len(classes) == 2048
+    np.testing.assert_array_equal(classes, vectors[:, 0] >= 6)
+    assert set(vectors[:, 0]) == set(range(12))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import portpicker
 import pytest
 import tiny
-from test_main import ENVIRONMENT, command, folder, sentence
+from test_main import ENVIRONMENT, command, folder, sentence, wait_for
 
 from medssl_jax.train import checkpoint, mesh
 
@@ -30,19 +31,27 @@ Said = list[subprocess.CompletedProcess]
 
 def run(workdir: Path, *flags: str, processes: int) -> Said:
     """The command in that many processes, of four devices together."""
+    return ended(start(workdir, *flags, processes=processes))
+
+
+def start(workdir: Path, *flags: str, processes: int) -> list[subprocess.Popen]:
     environment = {**ENVIRONMENT, **QUICK, "JAX_NUM_CPU_DEVICES": str(4 // processes)}
     if processes > 1:
         address = f"localhost:{portpicker.pick_unused_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_COUNT": str(processes)}
     call = command(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, workdir=workdir)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen(call, cwd=tiny.ROOT, env={**environment, "JAX_PROCESS_INDEX": str(i)}, **pipes) for i in range(processes)]
+    return [subprocess.Popen(call, cwd=tiny.ROOT, env={**environment, "JAX_PROCESS_INDEX": str(i)}, **pipes) for i in range(processes)]
+
+
+def ended(started: list[subprocess.Popen]) -> Said:
+    """What the processes have said, once all are at their end."""
     try:
         said = [process.communicate(timeout=240) for process in started]
     finally:
         for process in started:
             process.kill()
-    return [subprocess.CompletedProcess(call, process.returncode, *texts) for process, texts in zip(started, said)]
+    return [subprocess.CompletedProcess(process.args, process.returncode, *texts) for process, texts in zip(started, said)]
 
 
 def finished(said: Said) -> Said:
@@ -96,6 +105,21 @@ def test_one_process_writes_and_speaks(home, two):
     assert len(list((home / "two" / "tensorboard").iterdir())) == 1
     assert len((home / "two" / "metrics.jsonl").read_text().splitlines()) == len((home / "one" / "metrics.jsonl").read_text().splitlines())
     assert {path.name for path in (home / "two").iterdir()} == {path.name for path in (home / "one").iterdir()}
+
+
+def test_sigterm_to_one_of_two_stops_both_and_the_same_command_continues(home):
+    flags = ("--config.pretrain.steps=2000", "--config.pretrain.checkpoint_every=1000", "--config.pretrain.eval_every=2000")
+    started = start(home / "cut", *flags, processes=2)
+    wait_for(home / "cut" / "metrics.jsonl", lines=2, process=started[0])
+    started[1].send_signal(signal.SIGTERM)
+    for process in finished(ended(started)):
+        assert "Traceback" not in process.stderr
+    (step,) = (int(path.name) for path in (home / "cut" / "checkpoints").iterdir() if path.name.isdigit())
+    assert 0 < step < 2000
+    started = start(home / "cut", *flags, processes=2)
+    wait_for(home / "cut" / "metrics.jsonl", lines=len((home / "cut" / "metrics.jsonl").read_text().splitlines()) + 1, process=started[0])
+    started[0].send_signal(signal.SIGTERM)
+    assert f"Continuing the pretraining at step {step} of 2000" in finished(ended(started))[0].stderr
 
 
 def test_both_refuse_the_workdir_of_another_config(home, two):

@@ -35,10 +35,11 @@ def test_one_and_four_devices_agree(name):
 @pytest.mark.parametrize("name", tiny.METHODS)
 def test_every_method_learns_and_moves_every_parameter(name):
     c = tiny.shrink(tiny.config(name))
+    c.pretrain.optimizer.update({"name": "sgd", "weight_decay": 0.0, "warmup": 0.0})  # nothing but the gradient moves a parameter
     trainer = tiny.Trainer(c)
     before = jax.device_get(trainer.start(jax.random.key(3)).params)
     state, logs = trainer.run(STEPS)
-    assert all(np.isfinite(log["loss"]) for log in logs)
+    assert all(np.isfinite(log["loss"]) and log["gradient_norm"] > 0 for log in logs)
     moved = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()) > 0, jax.device_get(state.params), before)
     kernels = [m for path, m in jax.tree_util.tree_leaves_with_path(moved) if "kernel" in jax.tree_util.keystr(path)]
     assert all(kernels)
@@ -63,6 +64,11 @@ def test_micro_batches_add_up_to_the_whole_gradient():
     c.pretrain.accumulate = 2
     halves, _ = tiny.Trainer(c).run(STEPS)
     assert largest_difference(whole.params, halves.params) < 1e-6
+
+
+def test_a_micro_batch_holds_two_images_or_more():
+    with pytest.raises(UserError, match="leaves one image to each of 4 micro-batches"):
+        meshes.check_batch(4, 4, meshes.make_mesh(jax.devices()[:1]), "pretrain.batch")
 
 
 def test_keys_depend_on_seed_step_and_slot_alone():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from typing import Any
 
 import jax
 
@@ -125,19 +123,14 @@ RECIPES = {
 }
 
 
-def recipe(modality: str, size: int, channels: int, **overrides: Any) -> Recipe:
-    """The recipe of a modality for views of `size` px of images with `channels` channels, with fields changed by `overrides`.
+def recipe(modality: str, size: int, channels: int) -> Recipe:
+    """The recipe of a modality for views of `size` px of images with `channels` channels.
 
-    Raises UserError for an unknown modality or field, and for steps on colour where the images are not RGB.
+    Raises UserError for an unknown modality, and for steps on colour where the images are not RGB.
     """
     if modality not in RECIPES:
         raise UserError(f"modality {modality!r} has no recipe of augmentations; choose one of {', '.join(RECIPES)}.")
-    names = [field.name for field in dataclasses.fields(Recipe)]
-    for name in overrides:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1, cutoff=0)[0]
-            raise UserError(f"a recipe has no field {name!r}; did you mean {near!r}?")
-    chosen = dataclasses.replace(RECIPES[modality], size=size, **overrides)
+    chosen = dataclasses.replace(RECIPES[modality], size=size)
     colour = [name for name in COLOUR if getattr(chosen, name)]
     if channels != 3 and colour:
         raise UserError(

@@ -59,13 +59,17 @@ class Prepared:
         return len(self.collection.items)
 
     def __getitem__(self, index: int) -> Example:
-        item = self.collection.items[index]
-        example: Example = {"image": self.preparation.image(self.collection.image(index), item.id), "id": item.id}
+        item, example = self.collection.items[index], self.unlabelled(index)
         if self.task == "segmentation" and item.masked:
             example["mask"] = self._mask(index, example["image"].shape[:2])
         if self.task == "classification" and item.label is not None:
             example["label"] = item.label
         return example
+
+    def unlabelled(self, index: int) -> Example:
+        """The image and its id alone."""
+        item = self.collection.items[index]
+        return {"image": self.preparation.image(self.collection.image(index), item.id), "id": item.id}
 
     def info(self, index: int) -> Info:
         """What is known of the example without decoding it."""

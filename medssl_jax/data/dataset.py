@@ -61,9 +61,32 @@ class Selection:
         """What is known without decoding."""
         return describe(self.source, self.indices[index])
 
+    def unlabelled(self, index: int) -> Example:
+        """The image and its id alone (where the source can leave the rest unread)."""
+        source, index = self.source, self.indices[index]
+        return source.unlabelled(index) if hasattr(source, "unlabelled") else source[index]
+
     def raw(self, index: int) -> np.ndarray:
         """The stored image [H, W, C], before colour, window and size are adapted (where the source keeps it)."""
         return self.source.raw(self.indices[index]) if hasattr(self.source, "raw") else self[index]["image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlabelled:
+    """A source's images alone: masks and labels are neither read nor told."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.source.unlabelled(index) if hasattr(self.source, "unlabelled") else self.source[index]
+        return {"image": example["image"], "id": example["id"]}
+
+    def info(self, index: int) -> Info:
+        """What is known without decoding, as of an image without labels."""
+        return describe(self.source, index)._replace(label=None, masked=False)
 
 
 @dataclasses.dataclass(frozen=True)

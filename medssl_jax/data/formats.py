@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from medssl_jax.data import prepare, tiff
+from medssl_jax.data import tiff
 from medssl_jax.errors import UserError
 
 PILLOW = (".png", ".jpg", ".jpeg", ".bmp")
@@ -45,15 +45,6 @@ class Probe(NamedTuple):
     def of(cls, image: np.ndarray) -> Probe:
         """What a header would say of [H, W, C]."""
         return cls(image.shape[0], image.shape[1], image.shape[2], image.dtype)
-
-
-def read_image(path: str | Path, color: str = "auto", window: tuple[float, ...] = (0.1, 99.9)) -> np.ndarray:
-    """The image as uint8 or uint16 [H, W, C]: alpha dropped, palettes resolved, 16-bit and float values mapped by percentiles.
-
-    Raises UserError, naming the file, for one that is empty, cut short, no image, or has more than two dimensions and channels.
-    """
-    image = prepare.recolor(decode(path), color, str(path))
-    return prepare.to_dtype(image, prepare.target_dtype([image.dtype]), window, str(path))
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -101,7 +92,8 @@ def decode_bytes(data: bytes, palette: bool = True) -> np.ndarray:
 def probe(path: str | Path, thorough: bool = False) -> Probe:
     """Size, channels and dtype from the header, and whether the file is whole; `thorough` decodes it to be sure.
 
-    Raises UserError as `read_image` does. Without `thorough`, damage in the middle of a file of full length can pass.
+    Raises UserError, naming the file, for one that is empty, cut short, or no image. Without `thorough`, damage in the middle of a file
+    of full length can pass.
     """
     path = Path(path)
     with _named(path):

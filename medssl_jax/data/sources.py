@@ -11,12 +11,12 @@ from ml_collections import ConfigDict
 
 from medssl_jax.data import folder, npz, records, sample
 from medssl_jax.data.collection import Collection, Item, Prepared
-from medssl_jax.data.dataset import Dataset, Example, Info, Selection, Source, describe
+from medssl_jax.data.dataset import Dataset, Example, Info, Selection, Source, Unlabelled, describe
 from medssl_jax.data.parts import assign
 from medssl_jax.data.prepare import Preparation, target_dtype
 from medssl_jax.errors import UserError
 
-__all__ = ["Dataset", "Example", "Info", "Selection", "Source", "describe", "open_dataset"]
+__all__ = ["Dataset", "Example", "Info", "Selection", "Source", "Unlabelled", "describe", "open_dataset"]
 
 MOST_CLASSES = 100  # in a mask; beyond it the values are gray levels or instances
 USUAL_CHANNELS = 4

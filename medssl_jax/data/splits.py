@@ -103,7 +103,7 @@ def choose(dataset: Dataset, amount: Amount, subset_seed: int, patch_size: int) 
     """The labelled training examples of the repeat `subset_seed`; of two amounts the smaller is contained in the larger.
 
     Images of a classification are stratified, at least one a class; patches have between 10 and 90 % foreground and do not overlap.
-    Raises UserError where more labels are asked for than exist.
+    Raises UserError where more labels are asked for than exist, or too few for every class.
     """
     rng = np.random.default_rng(sub_seed(subset_seed, f"labels/{amount.unit == 'patch'}"))
     labelled = [i for i in range(len(dataset.pool)) if describe(dataset.pool, i).labelled]
@@ -111,11 +111,13 @@ def choose(dataset: Dataset, amount: Amount, subset_seed: int, patch_size: int) 
         return _choose_patches(dataset, amount, labelled, rng, patch_size)
     order = _nested_order([describe(dataset.pool, i).label for i in labelled], rng)
     classes = len({describe(dataset.pool, i).label for i in labelled})
-    count = max(classes, round(amount.value * len(order))) if amount.unit == "fraction" else int(amount.value)
+    count = round(amount.value * len(order)) if amount.unit == "fraction" else int(amount.value)
     if count > len(order):
         raise UserError(f"{amount} were asked for, but the training part has {len(order)} labelled images; lower config.finetune.labels.")
     if count < classes:
-        raise UserError(f"{amount} cannot show all {classes} classes; ask for {classes} images or more in config.finetune.labels.")
+        what = f"{amount} of {len(order)} images ({count})" if amount.unit == "fraction" else str(amount)
+        shown = f"all {classes} classes" if classes > 1 else "anything"
+        raise UserError(f"{what} cannot show {shown}; ask for {classes} images or more in config.finetune.labels.")
     indices = tuple(labelled[i] for i in order[:count])
     return Subset(amount, indices, tuple(describe(dataset.pool, i).id for i in indices))
 

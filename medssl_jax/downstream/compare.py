@@ -67,7 +67,7 @@ class Comparison:
         """The records of all cells, running those that have none; raises Interrupted between or within cells."""
         missing = [cell for cell in cells if not (self.folder / f"{cell.file}.json").exists()]
         for number, cell in enumerate(missing, 1):
-            if stop.requested and jax.process_count() == 1:
+            if stop.requested or meshes.preempted(self.config.pretrain.steps + number):
                 raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done", stop)
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
         meshes.wait_for_all("the records are written")

@@ -27,7 +27,7 @@ COLOUR_HISTOGRAM = "colour histogram"
 def levels(dataset: Dataset) -> list[dict[str, Any]]:
     """The levels that fit the task, as tidy rows without experiment, data set and seed.
 
-    Binary segmentation: `all_foreground`, `otsu`. Classification: `majority`. What learns uses up to 500 labelled images of the
+    Binary segmentation: `all foreground`, `otsu`. Classification: `majority`. What learns uses up to 500 labelled images of the
     pool, which is its `labels`. Segmentation of several classes has no such level: an empty list.
 
     Returns:

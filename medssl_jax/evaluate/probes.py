@@ -9,7 +9,7 @@ TEMPERATURE = 0.07
 HELD_OUT = 5  # one in five examples of each class of the bank chooses lambda
 LAMBDAS = np.logspace(3, -6, 10)  # times the mean eigenvalue of the features' scatter; the strongest first
 
-PROBE_VERSION = f"probes-1: cosine kNN, k={K}, temperature={TEMPERATURE}; ridge, lambda of 10 by 1/{HELD_OUT} of the bank"
+PROBE_VERSION = f"probes-2: cosine kNN, k={K}, temperature={TEMPERATURE}; ridge, lambda of 10 by 1/{HELD_OUT} of the bank"
 
 
 def knn_accuracy(

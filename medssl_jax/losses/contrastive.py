@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 SMALLEST = 1e-12  # of a squared norm: below it a vector is zero and stays zero, with a finite gradient
 
@@ -14,16 +12,6 @@ def unit(x: jax.Array) -> jax.Array:
     """Rows of `x` [..., D] divided by their length; float32."""
     x = x.astype(jnp.float32)
     return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), SMALLEST))
-
-
-def replicate(x: jax.Array) -> jax.Array:
-    """The same values on every device of the mesh in use, so that each sees the negatives of all; without a mesh, `x`."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return x
-    if all(kind == AxisType.Explicit for kind in mesh.axis_types):
-        return jax.sharding.reshard(x, P())
-    return jax.lax.with_sharding_constraint(x, P())
 
 
 def info_nce(z1: jax.Array, z2: jax.Array, temperature: float) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -35,7 +23,7 @@ def info_nce(z1: jax.Array, z2: jax.Array, temperature: float) -> tuple[jax.Arra
     z = unit(jnp.concatenate([z1, z2]))
     count = z.shape[0]
     # float32 throughout: an accelerator's default would round the cosines to about 1e-3, and the temperature multiplies that
-    similarity = jnp.matmul(z, replicate(z).T, precision=jax.lax.Precision.HIGHEST) / temperature
+    similarity = jnp.matmul(z, z.T, precision=jax.lax.Precision.HIGHEST) / temperature
     similarity = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, similarity)
     positive = (jnp.arange(count) + count // 2) % count
     chosen = jnp.take_along_axis(similarity, positive[:, None], axis=1)[:, 0]

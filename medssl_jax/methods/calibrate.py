@@ -1,4 +1,4 @@
-"""Norm statistics for what comes after pretraining: gathered anew on images as fine-tuning shows them."""
+"""Norm statistics for what comes after pretraining: gathered anew on images without the corruptions of pretraining."""
 
 from __future__ import annotations
 

@@ -20,13 +20,12 @@ __all__ = ["Backbone", "Network", "build_backbone", "linear", "pixel_head", "poo
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """An encoder and a decoder that fit each other. `strides` of the encoder's maps, finest first; `feature_dim` channels of its
-    coarsest map, `decoder_dim` channels of the decoded map."""
+    coarsest map."""
 
     encoder: Network
     decoder: Network
     strides: tuple[int, ...]
     feature_dim: int
-    decoder_dim: int
 
 
 def build_backbone(config: ConfigDict) -> Backbone:
@@ -44,4 +43,4 @@ def build_backbone(config: ConfigDict) -> Backbone:
         feature_dim = config.width * 8 * EXPANSION[config.name]
     widths = tuple(config.decoder_width * 2**i for i in range(levels - 1))
     decoder = Decoder(widths, style, narrow=config.name == "unet")
-    return Backbone(encoder, Network(decoder), tuple(2**i for i in range(levels)), feature_dim, config.decoder_width)
+    return Backbone(encoder, Network(decoder), tuple(2**i for i in range(levels)), feature_dim)

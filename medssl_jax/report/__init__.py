@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from medssl_jax.report.page import main_tables, write_page
-from medssl_jax.report.pictures import contact_sheet, outlines, triplets
+from medssl_jax.report.pictures import outlines, triplets
 from medssl_jax.report.rundir import read_run
 from medssl_jax.report.tables import summarise, to_text
 
-__all__ = ["contact_sheet", "outlines", "summarise", "triplets", "write_page", "write_report"]
+__all__ = ["outlines", "summarise", "triplets", "write_page", "write_report"]
 
 
 def write_report(workdir: Path | str) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from medssl_jax.evaluate.baselines import COLOUR_HISTOGRAM
 from medssl_jax.evaluate.collapse import LARGEST_COSINE, SMALLEST_RANK, SMALLEST_SPREAD
 from medssl_jax.report import style
 from medssl_jax.report.plots import draw_all
@@ -18,19 +19,23 @@ from medssl_jax.report.words import amount_name, arm, duration
 MAIN_METRICS = ("dice", "balanced_accuracy", "accuracy")  # the first that a data set has is its main table
 HOW_TO_READ = (
     "Every score is of test images that neither pretraining nor the choice of weights has seen. All rows of a column are the same network, "
-    "trained for the same number of steps on the same labels; only the weights it starts from differ. Under a score: its difference to "
+    "trained for the same number of steps on the same labels; what differs is the weights it starts from{norms}. The weights kept of each "
+    "training are those with the best score on {val}, whose labels are not counted in the amounts. Under a score: its difference to "
     "random weights, repeat by repeat, with the 95 % interval of the mean difference and the number of repeats in which it was higher; in "
     "colour only where the interval leaves out zero. A name alone stands for everything that was pretrained."
+)
+NORMS = (
+    " and, with them, the statistics of their norms, which pretrained parts keep from the unlabelled images and random weights gather from "
+    "the labelled ones (config.finetune.norms=batch: both from the labelled ones)"
 )
 CAPTIONS = {
     "label_efficiency": "Score over the amount of labels. Small points are repeats, each with its own labels and seed; large points are "
     "their means. Dashed: what needs no network.",
-    "predictions": "Test images, and the same with the outlines of label and prediction: smallest amount of labels, first repeat.",
+    "predictions": "Test images, and the same with the outlines of label and prediction: the first amount of labels, first repeat.",
     "restoration": "What the network had to restore during pretraining: the clean crop, the corrupted one that it saw, and its answer.",
     "pretrain_loss": "Loss and other readings of pretraining.",
     "pretrain_probes": "Probes while pretraining: accuracy of a nearest-neighbour vote and of ridge regression on the frozen features.",
     "pretrain_collapse": "Whether different images still get different features, for the backbone and the projector.",
-    "finetune_loss": "Loss and other readings of fine-tuning.",
 }
 DATASET_FIRST = ("name", "task", "licence", "citation")
 
@@ -72,12 +77,10 @@ def _title(run: Run) -> str:
 
 def _header(run: Run) -> str:
     seconds = run.summary.get("seconds", {})
-    total = seconds.get("total", sum(seconds.values())) if seconds else 0
+    total = seconds.get("total", 0)
     parts = [str(run.option("name", "")), str(run.summary.get("device", "")), duration(total) if total else ""]
     line = style.paragraph(" · ".join(part for part in parts if part), "facts")
     warnings = [*map(str, run.summary.get("warnings", [])), *run.problems]
-    if not run.rows and not run.summary:
-        warnings.insert(0, "This run is not finished. The command at the end of this page continues it where it stopped.")
     boxes = "".join(f'<p class="warning">{escape(text)}</p>' for text in warnings)
     return f"<header><h1>{escape(_title(run))}</h1>{line}{boxes}{_story(run)}</header>"
 
@@ -89,8 +92,14 @@ def _results(run: Run, tables: list[Table]) -> str:
     for table in tables:
         named = f"<h3>{escape(table.dataset)}</h3>" if len(tables) > 1 else ""
         parts += [named, style.bullets(sentences(table)), _scrolled(table)]
-    parts += [style.paragraph(HOW_TO_READ, "soft"), _figure(run, "label_efficiency"), _other_metrics(run, tables)]
+    parts += [style.paragraph(_how_to_read(run), "soft"), _figure(run, "label_efficiency"), _other_metrics(run, tables)]
     return style.section("Result", *parts)
+
+
+def _how_to_read(run: Run) -> str:
+    count = run.summary.get("dataset", {}).get("val")
+    steady = run.option("finetune.norms") == "pretrained" and run.option("model.norm") == "batch"
+    return HOW_TO_READ.format(norms=NORMS if steady else "", val=f"{count} validation image{'s' * (count != 1)}" if count else "validation")
 
 
 def _other_metrics(run: Run, tables: list[Table]) -> str:
@@ -109,7 +118,7 @@ def _scrolled(table: Table) -> str:
 def _pictures(run: Run) -> str:
     """Predictions, and any picture that has no place elsewhere on the page."""
     names = sorted(path.stem for path in (run.workdir / "figures").glob("*.png"))
-    elsewhere = ("label_efficiency", "restoration", *(n for n in names if n.startswith(("pretrain_", "finetune_"))))
+    elsewhere = ("label_efficiency", "restoration", *(n for n in names if n.startswith("pretrain_")))
     return style.section("Pictures", *(_figure(run, name) for name in names if name not in elsewhere))
 
 
@@ -121,7 +130,7 @@ def _figure(run: Run, name: str) -> str:
 def _data(run: Run) -> str:
     """The data set as the run saw it, with licence and citation."""
     dataset = dict(run.summary.get("dataset", {}))
-    notes = [str(note) for note in [*dataset.pop("notes", ()), *run.summary.get("notes", ())]]
+    notes = [str(note) for note in dataset.pop("notes", ())]
     ordered = {name: dataset.pop(name) for name in DATASET_FIRST if name in dataset} | dataset
     return style.section("The data", style.facts(_splits_in_words(ordered)), style.bullets(notes))
 
@@ -135,16 +144,16 @@ def _story(run: Run) -> str:
     """The run in sentences, as far as the config is known."""
     if not run.config:
         return ""
-    get, method, tense = run.option, arm(str(run.option("method.name", ""))), "was" if run.summary else "is being"
+    get, method = run.option, arm(str(run.option("method.name", "")))
     network = f"U-Net with a {get('model.name')} encoder" if get("model.name") != "unet" else "plain U-Net"
     earlier = get("pretrain.from_run")
     first = (
         f"The pretrained {network} was taken from the run {Path(str(earlier)).name}."
         if earlier
-        else f"A {network} {tense} pretrained with {method} and without labels: {get('pretrain.steps')} steps of {get('pretrain.batch')} "
+        else f"A {network} was pretrained with {method} and without labels: {get('pretrain.steps')} steps of {get('pretrain.batch')} "
         f"crops of {get('views.size')} x {get('views.size')} pixels."
     )
-    arms = "; ".join(dict.fromkeys(arm(init) for table in main_tables(run.rows) for init in table.inits))
+    arms = "; ".join(dict.fromkeys(arm(init) for table in main_tables(run.rows) for init in table.inits if init != COLOUR_HISTOGRAM))
     amounts = ", ".join(amount_name(amount) for table in main_tables(run.rows)[:1] for amount in table.amounts)
     passes = f" ({get('finetune.epochs'):g} passes over the labels where that is more)" if get("finetune.epochs") else ""
     repeats = "once each" if get("finetune.seeds") == 1 else f"{get('finetune.seeds')} repeats each"
@@ -156,8 +165,8 @@ def _story(run: Run) -> str:
 
 
 def _training(run: Run) -> str:
-    figures = [_figure(run, name) for name in ("restoration", "pretrain_loss", "pretrain_probes", "pretrain_collapse", "finetune_loss")]
-    return style.section("Training", _speed(run), *figures[:4], _panel(run), figures[4])
+    figures = [_figure(run, name) for name in ("restoration", "pretrain_loss", "pretrain_probes", "pretrain_collapse")]
+    return style.section("Training", _speed(run), *figures, _panel(run))
 
 
 def _speed(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Pictures made of arrays: corrupted and restored crops, outlines on test images, contact sheets. Any number of channels."""
+"""Pictures made of arrays: corrupted and restored crops, outlines on test images. Any number of channels."""
 
 from __future__ import annotations
 
@@ -88,24 +88,6 @@ def outlines(
         axis.set_visible(False)
     lines = [Line2D([], [], color=colour, lw=2, label=name) for colour, name in ((TRUTH, "label"), (PREDICTION, "prediction"))]
     figure.legend(handles=lines, loc="outside upper left", ncols=2, frameon=False)
-    return _save(figure, path)
-
-
-def contact_sheet(path: Path, images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 6) -> Path:
-    """Images in rows of `columns`, each on its own intensity scale and under its title.
-
-    Args:
-      path: the PNG to write.
-      images: images [H, W, C], sizes and types may differ.
-      titles: one an image.
-    """
-    columns = min(columns, len(images))
-    figure, axes = _grid(-(-len(images) // columns), columns, np.shape(images[0]), label=0.0, title=0.3)
-    for axis, image, title in zip(axes.ravel(), images, titles):
-        axis.imshow(displayable(image), interpolation="nearest")
-        axis.set_title(_short(title), fontsize=8, parse_math=False)
-    for axis in axes.ravel()[len(images) :]:
-        axis.set_visible(False)
     return _save(figure, path)
 
 

@@ -18,12 +18,13 @@ COLOURS = ("#4D4D4D", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#5
 MARKERS = "osD^vPX"
 GRID = "#DDDDDD"
 DPI = 110
-SPEED = ("images_per_second", "data_wait", "learning_rate", "grad_norm")
+SPEED = ("images_per_second", "data_wait")
 CURVES = {
     "contrastive": "contrastive loss",
     "restoration": "restoration loss",
     "hidden": "share of pixels hidden",
-    "accuracy": "positives ranked first",
+    "contrastive_accuracy": "positives ranked first",
+    "gradient_norm": "length of the gradient",
 }
 READINGS: dict[str, tuple[str, float | None, str, tuple[float, ...]]] = {  # title, limit, what it means, values always in view
     "std_sqrt_d": ("spread std·√d", SMALLEST_SPREAD, "collapse below", (0, 1)),

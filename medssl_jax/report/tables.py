@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medssl_jax.evaluate.baselines import ALL_FOREGROUND, MAJORITY, OTSU
+from medssl_jax.evaluate.baselines import ALL_FOREGROUND, COLOUR_HISTOGRAM, MAJORITY, OTSU
 from medssl_jax.evaluate.statistics import PairedDifference, paired_difference
 from medssl_jax.report.words import Amount, amount_name, amount_order, arm, metric_name, signed
 
@@ -151,7 +151,7 @@ def _difference(scores: dict[Repeat, float], control: dict[Repeat, float] | None
 
 
 def _first_pretrained(table: Table) -> str:
-    return next((init for init in table.inits if init != CONTROL), "")
+    return next((init for init in table.inits if init not in (CONTROL, COLOUR_HISTOGRAM)), "")
 
 
 def _verdict(name: str, difference: PairedDifference, scores: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from medssl_jax.errors import UserError
+from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import say
 from medssl_jax.train.state import State
 
@@ -39,13 +41,24 @@ class Checkpoints:
     def restore(self, abstract: State) -> State | None:
         """The latest state that can be read, placed as the shardings in `abstract` say; None where there is none.
 
-        A checkpoint cut short is passed over with a word, and the one before it is taken.
+        A checkpoint cut short is passed over with a word and set aside, and the one before it is taken. Raises UserError, and leaves all
+        as it is, where there are checkpoints and none can be read.
         """
+        damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, abstract)
+                state = self._restore(step, abstract)
             except (ValueError, OSError, KeyError) as error:
-                self._pass_over(step, error)
+                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0][:120]
+                continue
+            self._set_aside(damaged)
+            return state
+        if damaged:
+            step, reason = next(iter(damaged.items()))
+            raise UserError(
+                f"no checkpoint in {self.path} can be read (step {step}: {reason}); they are left as they are: continue with the program "
+                "that wrote them, or start in another --workdir."
+            )
         return None
 
     def _restore(self, step: int, abstract: State) -> State:
@@ -54,10 +67,18 @@ class Checkpoints:
         found = self._manager.restore(step, args=ocp.args.Composite(**items))
         return State(params=found.params, **found.rest)
 
-    def _pass_over(self, step: int, error: Exception) -> None:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        say(f"The checkpoint of step {step} in {self.path} cannot be read ({reason[:120]}); going back to the one before it.")
-        self._manager.delete(step)
+    def _set_aside(self, damaged: dict[int, str]) -> None:
+        """Move what cannot be read beside the others, so that its step can be saved again."""
+        aside = self.path.with_name(f"{self.path.name}-damaged")
+        for step, reason in damaged.items():
+            say(f"The checkpoint of step {step} cannot be read ({reason}); going back to the one before it. It is kept in {aside}.")
+            if jax.process_index() == 0:
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / str(step), ignore_errors=True)  # the same step, damaged once before
+                (self.path / str(step)).rename(aside / str(step))
+        if damaged:
+            meshes.wait_for_all("damaged checkpoints are set aside")
+            self._manager.reload()
 
     def preempted(self, step: int) -> bool:
         """Whether the cluster has announced the end of this run (the same answer in every process)."""

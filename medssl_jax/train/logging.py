@@ -31,7 +31,7 @@ class Logger:
             return
         line = {"phase": self.phase, "step": step, **scalars}
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(_plain(line), allow_nan=False) + "\n")
         for name, value in scalars.items():
             self._events.add_scalar(f"{self.phase}/{name}", value, step)
 
@@ -107,8 +107,17 @@ class Progress:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all; only the first process writes."""
+    """Write a JSON file whole or not at all, what is not a finite number as null; only the first process writes."""
     if jax.process_index() == 0:
         partial = path.with_suffix(path.suffix + ".partial")
-        partial.write_text(json.dumps(value, indent=2) + "\n")
+        partial.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
         partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no word for NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

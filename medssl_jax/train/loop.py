@@ -43,7 +43,10 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a request that the loop honours between two steps. A second SIGINT stops at once."""
+    """Turns SIGTERM and SIGINT into a request that the loop honours between two steps. A second SIGINT stops at once.
+
+    With several processes the signals stay with `jax.distributed`, which tells all processes of one's SIGTERM and agrees on the step.
+    """
 
     def __init__(self) -> None:
         self.by: int | None = None  # the signal
@@ -54,7 +57,8 @@ class StopRequest:
         return self.by is not None
 
     def __enter__(self) -> StopRequest:
-        self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        signals = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+        self._before = {s: signal.signal(s, self._note) for s in signals}
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -94,31 +98,36 @@ def train(
             state, logs = step(state, batch)
             pending.append(logs)
             done = k + 1
-            leaving = stop is not None and stop.requested and jax.process_count() == 1
+            leaving = stop is not None and stop.requested
             saving = checkpoints is not None and (leaving or checkpoints.due(done))
             if done % plan.log_every == 0 or done == plan.steps or saving:
                 _report(pending, done, progress, logger, checkpoints)
             began = time.perf_counter()
-            if checkpoints is not None and saving:
-                checkpoints.save(state, force=leaving)
-            if leaving or (checkpoints is not None and checkpoints.preempted(done)):
-                raise Interrupted(f"stopped at step {done} of {plan.steps}", stop)
-            if evaluate and (done % plan.eval_every == 0 or done == plan.steps):
+            if evaluate and (done % plan.eval_every == 0 or done == plan.steps):  # before saving: a run continued here has it behind it
                 found = evaluate(state)
                 if logger:
                     logger.write(done, found)
+            if checkpoints is not None and saving:
+                checkpoints.save(state, force=leaving)
+            if leaving or (checkpoints is not None and checkpoints.preempted(done)):
+                raise Interrupted(_left(plan, done, checkpoints), stop)
             progress.pause(began)
     finally:
         progress.close()
     return state
 
 
+def _left(plan: Plan, done: int, checkpoints: Checkpoints | None) -> str:
+    where = f"{plan.title} was left at step {done} of {plan.steps}"
+    return f"{where} and is saved" if checkpoints else f"{where} and will start over; what was finished before it is kept"
+
+
 def _report(pending: list[dict[str, Any]], done: int, progress: Progress, logger: Logger | None, checkpoints: Checkpoints | None) -> None:
-    """Mean of the pending numbers to the log; forgets them."""
+    """Mean of the pending numbers to the log; forgets them. A gradient that is no number has spoilt the parameters, whatever the loss."""
     rows = jax.device_get(pending)
     pending.clear()
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    if not all(np.isfinite(row["loss"]) for row in rows):
+    if not all(np.isfinite([row["loss"], row["gradient_norm"]]).all() for row in rows):
         raise UserError(_diverged(done - len(rows), done, checkpoints))
     rates = progress.report(done, means["loss"])
     if logger:
@@ -129,6 +138,6 @@ def _diverged(start: int, end: int, checkpoints: Checkpoints | None) -> str:
     kept = checkpoints.latest if checkpoints else None
     good = f"the last good checkpoint is of step {kept} in {checkpoints.path}" if checkpoints and kept else "no checkpoint was written"
     return (
-        f"the loss became infinite or not a number between steps {start + 1} and {end} ({good}); "
+        f"the loss or its gradient became infinite or not a number between steps {start + 1} and {end} ({good}); "
         "lower the learning rate or set the optimizer's clip to 1.0, and start again in a new workdir."
     )

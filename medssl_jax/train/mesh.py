@@ -43,6 +43,11 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def preempted(moment: int) -> bool:
+    """Whether the cluster takes a machine of the run back, the same answer in every process; `moment` rises from call to call."""
+    return multihost_utils.reached_preemption_sync_point(moment)
+
+
 def _cluster_of_several() -> bool:
     hosts = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
     tasks = max(int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
@@ -57,7 +62,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def check_batch(batch: int, accumulate: int, mesh: Mesh, key: str) -> None:
-    """Raises UserError where a batch of that size cannot be divided over the devices."""
+    """Raises UserError where a batch of that size cannot be divided over the devices, or a micro-batch would hold one image."""
     unit = mesh.size * accumulate
     if batch % unit:
         nearest = max(unit, round(batch / unit) * unit)
@@ -65,6 +70,8 @@ def check_batch(batch: int, accumulate: int, mesh: Mesh, key: str) -> None:
             f"config.{key}={batch} cannot be divided over {mesh.size} device(s) x {accumulate} micro-batch(es); "
             f"set --config.{key}={nearest} or another multiple of {unit}."
         )
+    if accumulate > 1 and batch // accumulate < 2:
+        raise UserError(f"config.{key}={batch} leaves one image to each of {accumulate} micro-batches; lower config.pretrain.accumulate.")
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
