@@ -1,0 +1,49 @@
+"""One table of several runs: what they share stands once and must agree."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import tiny
+
+sys.path.insert(0, str(tiny.ROOT))  # experiments/ is not part of the installed package
+from experiments import table
+
+
+def write(path, **scores):
+    """A run whose arms have a Dice of that many repeats with one image."""
+    shared = {
+        "experiment": "e",
+        "dataset": "d",
+        "task": "segmentation",
+        "labels": 1,
+        "label_unit": "image",
+        "seed": 0,
+        "metric": "dice",
+        "n": 3,
+    }
+    rows = [{**shared, "init": init, "subset": s, "value": value} for init, values in scores.items() for s, value in enumerate(values)]
+    path.mkdir()
+    (path / "results.json").write_text(json.dumps(rows))
+    return str(path)
+
+
+def test_what_runs_share_stands_once(tmp_path, capsys):
+    runs = [write(tmp_path / "a", random=[0.25, 0.5], tower=[0.5, 0.75]), write(tmp_path / "b", random=[0.25, 0.5], simclr=[0.5, 0.5])]
+    assert table.main(runs) == 0
+    said = capsys.readouterr().out
+    assert said.count("| random weights | 0.375 ± 0.177 |") == 1
+    assert "| TOWER | 0.625 ± 0.177 |" in said
+    assert "| SimCLR - random weights | +0.125 [" in said
+    assert table.main([*runs, "--metric=dice"]) == 0
+    assert capsys.readouterr().out == said
+
+
+def test_runs_that_do_not_belong_together(tmp_path, capsys):
+    runs = [write(tmp_path / "a", random=[0.25]), write(tmp_path / "b", random=[0.5])]
+    assert table.main(runs) == 2
+    assert "differ in dice of random, 1 image, repeat 0" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert table.main([str(tmp_path / "empty")]) == 2
+    assert "holds no results" in capsys.readouterr().err
