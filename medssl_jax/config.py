@@ -149,7 +149,7 @@ def _finetune() -> ConfigDict:
     f.batch = 8
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
-    f.norms = "pretrained"  # pretrained: the norms of pretrained parts keep their statistics | batch: they take the labelled batches'
+    f.norms = "batch"  # batch: norms take the statistics of the labelled batches | pretrained: those of pretrained parts keep their own
     f.head_warmup = 0.0  # fraction of the steps in which the head alone is trained
     f.eval_every = 25  # steps between the validations that select the weights
     return f
