@@ -149,7 +149,7 @@ def _finetune() -> ConfigDict:
     f.batch = 8
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
-    f.norms = "batch"  # batch: norms take the statistics of the labelled batches | pretrained: those of pretrained parts keep their own
+    f.norms = "pool"  # pool: norms hold the statistics of the unlabelled images | batch: they take those of the labelled batches
     f.head_warmup = 0.0  # fraction of the steps in which the head alone is trained
     f.eval_every = 25  # steps between the validations that select the weights
     return f
@@ -242,7 +242,7 @@ _RULES: dict[str, Rule] = {
     "finetune.epochs": _at_least(0),
     "finetune.batch": _at_least(1),
     "finetune.transferred_rate": _between(0, 1),
-    "finetune.norms": _one_of("pretrained", "batch"),
+    "finetune.norms": _one_of("pool", "batch"),
     "finetune.head_warmup": _between(0, 1),
     "finetune.eval_every": _at_least(1),
     **{

@@ -21,7 +21,7 @@ from medssl_jax.data.sources import Dataset, Source, Unlabelled, describe
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.errors import UserError
-from medssl_jax.methods.calibrate import calibrate
+from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.monitor import Monitor, Sample
 from medssl_jax.report import triplets
 from medssl_jax.train import checkpoint, feed, optimizer
@@ -91,11 +91,10 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     began = time.perf_counter()
     method = methods.build(config, dataset.channels, dataset.modality)
     tiles = TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
-    state, warning, batches = _run(config, method, dataset, tiles, mesh, workdir, stop)
+    state, warning = _run(config, method, dataset, tiles, mesh, workdir, stop)
     parts = jax.jit(method.transferable, out_shardings=meshes.replicated(mesh))(state.params, state.carried)
     recipe = methods.view_recipe(config, dataset.channels, dataset.modality)
-    key = jax.random.key(sub_seed(config.seed, "calibrate"))
-    parts = calibrate(parts, method, recipe, key, batches)
+    parts = Calibration(method.backbone, recipe, tiles, mesh, sub_seed(config.seed, "calibrate"))(parts)
     checkpoint.save_tree(workdir / "pretrained", parts)
     if isinstance(method, methods.Restoration) and "decoder" in parts:
         picture(workdir / "figures" / "restoration.png", method, state, tiles)
@@ -108,7 +107,7 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
 
 def _run(
     config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh, workdir: Path, stop: StopRequest
-) -> tuple[State, str | None, Iterator[feed.Batch]]:
+) -> tuple[State, str | None]:
     p = config.pretrain
     meshes.check_batch(p.batch, p.accumulate, mesh, "pretrain.batch")
     update = optimizer.build(p.optimizer, p.steps)
@@ -134,7 +133,7 @@ def _run(
             monitor(state)
     finally:
         checkpoints.close()
-    return state, monitor.warning, batches
+    return state, monitor.warning
 
 
 def feed_tiles(config: ConfigDict, tiles: TileSource, mesh: Mesh, first: int) -> Iterator[feed.Batch]:

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tiny
 
-from medssl_jax.augment import recipe
+from medssl_jax.augment import Recipe, recipe
+from medssl_jax.data.tiles import TileSource
 from medssl_jax.downstream.finetune import FineTuner
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
+from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.models import build_backbone, pixel_head
 from medssl_jax.train.mesh import make_mesh
 
@@ -44,7 +46,7 @@ def same(a, b) -> bool:
 
 def test_initial_weights_are_the_only_difference():
     """Parts that equal the fresh ones end, bit for bit, where a run from random weights ends: same head, order and augmentation."""
-    t = tuner(norms="batch")
+    t = tuner()
     random = t.run(examples(), {}, SEED, None)
     transferred = t.run(examples(), fresh_parts(t, SEED), SEED, None)
     other = t.run(examples(), fresh_parts(t, SEED + 1), SEED, None)
@@ -59,22 +61,48 @@ def test_many_labels_are_seen_at_least_so_many_times():
 
 
 def test_a_rate_of_zero_holds_what_was_transferred():
-    t = tuner(transferred_rate=0.0, norms="pretrained")
+    t = tuner(transferred_rate=0.0)
     given = fresh_parts(t, SEED + 1)
-    params, carried = t.run(examples(), given, SEED, None).weights
+    params, _ = t.run(examples(), given, SEED, None).weights
     _, before, _ = t.initial(SEED, given)
     assert same(params["encoder"], given["encoder"]["params"])
-    assert same(carried["stats"]["encoder"], given["encoder"]["stats"])
     assert not same(params["head"], before["head"])
 
 
-@pytest.mark.parametrize("norms", ["pretrained", "batch"])
-def test_statistics_of_transferred_norms(norms):
-    t = tuner(norms=norms)
-    given = {"encoder": fresh_parts(t, SEED + 1)["encoder"]}
-    _, carried = t.run(examples(), given, SEED, None).weights
-    assert same(carried["stats"]["encoder"], given["encoder"]["stats"]) == (norms == "pretrained")
-    assert not same(carried["stats"]["decoder"], fresh_parts(t, SEED)["decoder"]["stats"])  # not transferred: always the batch's
+def test_calibrated_norms_hold_what_the_pool_gives_whatever_the_weights():
+    t = tuner()
+    backbone, views = t.task.backbone, t.task.recipe
+    pool = [{"image": image, "id": str(i)} for i, image in enumerate(tiny.images(6, 28, 1))]
+    calibration = Calibration(backbone, views, TileSource(pool, 28), make_mesh(jax.devices()[:1]), seed=3)
+    held = FineTuner(t.task, t.config, t.mesh, examples(), calibration)
+    for given in ({}, fresh_parts(t, SEED + 1)):
+        _, params, carried = held.initial(SEED, given)
+        for name in ("encoder", "decoder"):
+            assert not same(carried["stats"][name], t.initial(SEED, given)[2]["stats"][name])
+        trained, after = held.run(examples(), given, SEED, None).weights
+        assert same(after["stats"], carried["stats"])
+        assert not same(trained["encoder"], params["encoder"])
+    _, moved = t.run(examples(), {}, SEED, None).weights
+    assert not same(moved["stats"], t.initial(SEED, {})[2]["stats"])
+
+
+def test_calibration_measures_mean_and_variance():
+    """The first norm of the encoder sees one convolution of the crops: NumPy's mean and variance of its channels over the batches."""
+    t = tuner()
+    parts = fresh_parts(t, SEED)
+    pool = [{"image": image, "id": str(i)} for i, image in enumerate(tiny.images(6, 28, 1))]
+    plain = Recipe(
+        size=28, scale=(1.0, 1.0), ratio=(1.0, 1.0), quarter_turns=False, horizontal=False, vertical=False, jitter_probability=0.0
+    )
+    found = Calibration(t.task.backbone, plain, TileSource(pool, 28), make_mesh(jax.devices()[:2]), seed=3)(parts)
+    x = np.stack([e["image"] for e in pool]).astype(np.float64) / 255 * 2 - 1
+    kernel = parts["encoder"]["params"]["level0"]["conv1"]["kernel"].astype(np.float64)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    out = sum(padded[:, i : i + 28, j : j + 28] @ kernel[i, j] for i in range(3) for j in range(3))
+    stats = found["encoder"]["stats"]["level0"]["bn1"]
+    np.testing.assert_allclose(stats["mean"], out.mean((0, 1, 2)), rtol=0.02, atol=0.02)  # 256 draws of six tiles, not each as often
+    np.testing.assert_allclose(stats["var"], out.var((0, 1, 2)), rtol=0.05)
+    assert same(found["encoder"]["params"], parts["encoder"]["params"])
 
 
 def test_weights_of_the_highest_validation_are_kept():

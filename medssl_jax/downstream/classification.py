@@ -21,7 +21,7 @@ class Classifier:
     backbone: Backbone
     head: Network
     recipe: Recipe
-    steady: tuple[str, ...] = ()  # parts whose norms keep their statistics while training
+    steady: bool = False  # the encoder keeps the statistics of its norms while training
 
     def init(self, key: jax.Array, batch: base.Batch) -> tuple[Any, Any]:
         """Fresh encoder and head."""
@@ -42,7 +42,7 @@ class Classifier:
         return cross_entropy(logits, views["label"]), ({"stats": stats}, {"accuracy": accuracy})
 
     def _logits(self, params: Any, stats: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
-        features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train and "encoder" not in self.steady)
+        features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train and not self.steady)
         return base.forward(self.head, "head", params, stats, pool(features), train)
 
     def after_update(self, params: Any, carried: Any, step: jax.Array) -> Any:

@@ -16,13 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from medssl_jax.data.sources import Dataset, Source
+from medssl_jax.data.sources import Dataset, Source, Unlabelled
 from medssl_jax.data.splits import Amount, Subset, choose
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.downstream.finetune import FineTuner, Task
 from medssl_jax.downstream.predict import batched, segment
 from medssl_jax.evaluate import baselines, classification_metrics, segmentation_metrics
+from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import Interrupted, StopRequest
@@ -57,11 +58,19 @@ class Comparison:
         side = config.finetune.patch if self.segmenting else config.data.tile
         target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
-        self.tuner = FineTuner(task, config.finetune, mesh, batch)
+        self.tuner = FineTuner(task, config.finetune, mesh, batch, self._calibration() if config.finetune.norms == "pool" else None)
         self.tuner.initial(0, parts)  # parts that do not fit are told before the first cell, not at theirs
         # a part of a classification, read once: its images are small
         self._whole = functools.cache(lambda part: load_all(TileSource(getattr(dataset, part), config.data.tile, kind="whole")))
         self._predict = jax.jit(task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+    def _calibration(self) -> Calibration:
+        """On unlabelled images, as fine-tuning shows them."""
+        size, kind = self.config.data.tile, "whole"
+        if self.segmenting:
+            size, kind = min(size, self.config.finetune.patch), "grid"
+        tiles = TileSource(Unlabelled(self.dataset.pool), size, kind=kind)
+        return Calibration(self.task.backbone, self.task.recipe, tiles, self.mesh, sub_seed(self.config.seed, "calibrate"))
 
     def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:
         """The records of all cells, running those that have none; raises Interrupted between or within cells."""

@@ -15,6 +15,7 @@ from medssl_jax.data.stream import index_batches, sub_seed
 from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
+from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.train import feed, optimizer
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.loop import Plan, StopRequest, train
@@ -42,10 +43,17 @@ class Best:
 
 
 class FineTuner:
-    """One task on one mesh; compiled once, used for every initial weight, label amount and seed."""
+    """One task on one mesh; compiled once, used for every initial weight, label amount and seed.
 
-    def __init__(self, task: Task, config: ConfigDict, mesh: Mesh, batch: dict[str, np.ndarray]) -> None:
-        self.task, self.config, self.mesh = task, config, mesh
+    With a `calibration` the norms hold what it measures before the training, whatever the weights; without one they learn from the
+    labelled batches.
+    """
+
+    def __init__(
+        self, task: Task, config: ConfigDict, mesh: Mesh, batch: dict[str, np.ndarray], calibration: Calibration | None = None
+    ) -> None:
+        self.task, self.config, self.mesh = dataclasses.replace(task, steady=calibration is not None), config, mesh
+        self._calibration = calibration
         meshes.check_batch(config.batch, 1, mesh, "finetune.batch")
         update = optimizer.build(config.optimizer, config.steps, config.head_warmup)
         place = meshes.replicated(mesh)
@@ -55,25 +63,28 @@ class FineTuner:
         key = jax.random.key(0)
         abstract = jax.eval_shape(self._start, key, *jax.eval_shape(task.init, key, self._shapes))
         self._places = meshes.shardings(abstract, mesh, fsdp=False)
-        self._compiled: dict[tuple[int, tuple[str, ...]], Step] = {}
+        self._compiled: dict[int, Step] = {}
 
     def steps(self, examples: int) -> int:
         """How long `examples` are trained on: the configured steps, or the configured passes over them where that is more."""
         return max(self.config.steps, -(-int(self.config.epochs * examples) // self.config.batch))
 
-    def _step(self, steps: int, steady: tuple[str, ...]) -> Step:
-        """The compiled step of a run of `steps` in which the norms of the `steady` parts keep their statistics."""
-        if (steps, steady) not in self._compiled:
-            task = dataclasses.replace(self.task, steady=steady)
+    def _step(self, steps: int) -> Step:
+        """The compiled step of a run of `steps`."""
+        if steps not in self._compiled:
             update = optimizer.build(self.config.optimizer, steps, self.config.head_warmup)
-            self._compiled[steps, steady] = make_step(task, update, self.mesh, self._places)
-        return self._compiled[steps, steady]
+            self._compiled[steps] = make_step(self.task, update, self.mesh, self._places)
+        return self._compiled[steps]
 
     def initial(self, seed: int, pretrained: Mapping[str, Tree]) -> tuple[jax.Array, Tree, Tree]:
-        """The run's key, and fresh parameters with the pretrained parts put in their places."""
+        """The run's key, and fresh parameters with the pretrained parts put in their places; norms calibrated where they are to be."""
         key = jax.random.key(sub_seed(seed, "finetune/init"))
-        params, carried = self._init(key, self._shapes)
-        return key, *transfer(params, carried, pretrained)
+        fresh, carried = self._init(key, self._shapes)
+        params, carried = transfer(fresh, carried, pretrained)
+        if self._calibration is None:
+            return key, params, carried
+        found = self._calibration({p: {"params": params[p], "stats": carried["stats"][p]} for p in ("encoder", "decoder") if p in params})
+        return key, params, {**carried, "stats": carried["stats"] | {name: part["stats"] for name, part in found.items()}}
 
     def run(
         self,
@@ -102,8 +113,7 @@ class FineTuner:
 
         steps = self.steps(count)
         plan = Plan(title, steps, config.batch, log_every=steps, eval_every=max(config.eval_every, steps // MOST_LOOKS))
-        step = self._step(steps, tuple(pretrained) if config.norms == "pretrained" else ())
-        train(state, step, feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
+        train(state, self._step(steps), feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
         return best
 
 

@@ -20,7 +20,7 @@ class Segmenter:
     backbone: Backbone
     head: Network
     recipe: Recipe
-    steady: tuple[str, ...] = ()  # parts whose norms keep their statistics while training
+    steady: bool = False  # encoder and decoder keep the statistics of their norms while training
 
     def init(self, key: jax.Array, batch: base.Batch) -> tuple[Any, Any]:
         """Fresh encoder, decoder and head."""
@@ -43,8 +43,8 @@ class Segmenter:
         return entropy + overlap, ({"stats": stats}, {"cross_entropy": entropy, "dice_loss": overlap})
 
     def _logits(self, params: Any, stats: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
-        features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train and "encoder" not in self.steady)
-        decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, features, train and "decoder" not in self.steady)
+        features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train and not self.steady)
+        decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, features, train and not self.steady)
         return base.forward(self.head, "head", params, stats, decoded, train)
 
     def after_update(self, params: Any, carried: Any, step: jax.Array) -> Any:

@@ -1,37 +1,53 @@
-"""Norm statistics for what comes after pretraining: gathered anew on images without the corruptions of pretraining."""
+"""Norm statistics of a network on unlabelled images, measured at once instead of gathered by a moving average."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
 from medssl_jax.augment import Recipe, to_unit
+from medssl_jax.data.tiles import TileSource
 from medssl_jax.methods import base
-from medssl_jax.train.step import Batch, example_keys
+from medssl_jax.models import NORM_MOMENTUM, Backbone
+from medssl_jax.train import mesh as meshes
+from medssl_jax.train.step import example_keys
 
-BATCHES = 40  # with momentum 0.9, 1.5 % of what was there before remains
+BATCHES, BATCH = 8, 32
 
 
-def calibrate(parts: dict[str, Any], method: base.Pretraining, recipe: Recipe, key: jax.Array, batches: Iterator[Batch]) -> dict[str, Any]:
-    """The transferable `parts` with batch statistics of clean, augmented crops; the weights stay as they are.
+class Calibration:
+    """Clean, augmented crops of the pool, on which the norms of any weights of one backbone can be measured.
 
-    Pretraining leaves statistics of corrupted views (of the decoder: of nothing else), and fine-tuning on a patch or two has too few
-    images for its own. The same idea in domain adaptation: Li et al. 2017, adaptive batch normalisation.
+    Pretraining leaves statistics of corrupted views (of the decoder: of nothing else), and a labelled patch or two are too few for
+    statistics of their own. The same idea in domain adaptation: Li et al. 2017, adaptive batch normalisation.
     """
-    params = {name: part["params"] for name, part in parts.items()}
-    stats = {name: part["stats"] for name, part in parts.items()}
 
-    @jax.jit
-    def see(params: Any, stats: Any, keys: jax.Array, batch: Batch) -> Any:
-        images = recipe(keys, to_unit(batch["image"]))[0]
-        features, stats = base.forward(method.backbone.encoder, "encoder", params, stats, images)
+    def __init__(self, backbone: Backbone, recipe: Recipe, tiles: TileSource, mesh: Mesh, seed: int) -> None:
+        self._backbone, self._recipe, self._mesh = backbone, recipe, mesh
+        batch = -(-BATCH // mesh.size) * mesh.size
+        drawn = np.resize(np.random.default_rng(seed).permutation(len(tiles)), (BATCHES, batch))
+        self._images = [np.stack([tiles[int(i)]["image"] for i in part]) for part in drawn]
+        self._key = jax.random.key(seed)
+        self._measure = jax.jit(self._one_batch, out_shardings=meshes.replicated(mesh))
+
+    def __call__(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """`parts` {"encoder": {"params", "stats"}, "decoder"?: the same} with the mean statistics of the batches; weights as they are."""
+        if not jax.tree.leaves({name: part["stats"] for name, part in parts.items()}):
+            return parts  # group norm has none
+        found = []
+        for number, images in enumerate(self._images):
+            keys = example_keys(self._key, jax.numpy.int32(number), jax.numpy.arange(len(images)))
+            found.append(self._measure(parts, keys, meshes.place(images, meshes.along_batch(self._mesh))))
+        stats = jax.tree.map(lambda *of_batches: sum(of_batches) / len(of_batches), *found)
+        return {name: {"params": part["params"], "stats": stats[name]} for name, part in parts.items()}
+
+    def _one_batch(self, parts: dict[str, Any], keys: jax.Array, images: jax.Array) -> Any:
+        params = {name: part["params"] for name, part in parts.items()}
+        stats = jax.tree.map(jax.numpy.zeros_like, {name: part["stats"] for name, part in parts.items()})
+        features, stats = base.forward(self._backbone.encoder, "encoder", params, stats, self._recipe(keys, to_unit(images))[0])
         if "decoder" in params:
-            _, stats = base.forward(method.backbone.decoder, "decoder", params, stats, features)
-        return stats
-
-    for number in range(BATCHES if jax.tree.leaves(stats) else 0):
-        batch = next(batches)
-        stats = see(params, stats, example_keys(key, jax.numpy.int32(number), batch["slot"]), batch)
-    return {name: {"params": params[name], "stats": stats[name]} for name in parts}
+            _, stats = base.forward(self._backbone.decoder, "decoder", params, stats, features)
+        return jax.tree.map(lambda moved: moved / (1 - NORM_MOMENTUM), stats)  # moved from zero by one step of the average

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 Tree = Any
+NORM_MOMENTUM = 0.9  # of the running statistics
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as torchvision has it
 
 
@@ -53,9 +54,9 @@ class Style:
         )
 
     def normalise(self, x: jax.Array, train: bool, name: str) -> jax.Array:
-        """Batch norm over the global batch (PyTorch's momentum 0.1 is 0.9 here), or group norm with 8 groups at most."""
+        """Batch norm over the global batch (PyTorch's momentum is one minus this one), or group norm with 8 groups at most."""
         if self.norm == "batch":
-            return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name=name)(x)
+            return nn.BatchNorm(not train, momentum=NORM_MOMENTUM, epsilon=1e-5, dtype=self.dtype, name=name)(x)
         return nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype, name=name)(x)
 
 

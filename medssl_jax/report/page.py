@@ -19,14 +19,10 @@ from medssl_jax.report.words import amount_name, arm, duration
 MAIN_METRICS = ("dice", "balanced_accuracy", "accuracy")  # the first that a data set has is its main table
 HOW_TO_READ = (
     "Every score is of test images that neither pretraining nor the choice of weights has seen. All rows of a column are the same network, "
-    "trained for the same number of steps on the same labels; what differs is the weights it starts from{norms}. The weights kept of each "
+    "trained for the same number of steps on the same labels; only the weights it starts from differ. The weights kept of each "
     "training are those with the best score on {val}, whose labels are not counted in the amounts. Under a score: its difference to "
     "random weights, repeat by repeat, with the 95 % interval of the mean difference and the number of repeats in which it was higher; in "
     "colour only where the interval leaves out zero. A name alone stands for everything that was pretrained."
-)
-NORMS = (
-    " and, with them, the statistics of their norms, which pretrained parts keep from the unlabelled images and random weights gather from "
-    "the labelled ones (config.finetune.norms=batch: both from the labelled ones)"
 )
 CAPTIONS = {
     "label_efficiency": "Score over the amount of labels. Small points are repeats, each with its own labels and seed; large points are "
@@ -98,8 +94,7 @@ def _results(run: Run, tables: list[Table]) -> str:
 
 def _how_to_read(run: Run) -> str:
     count = run.summary.get("dataset", {}).get("val")
-    steady = run.option("finetune.norms") == "pretrained" and run.option("model.norm") == "batch"
-    return HOW_TO_READ.format(norms=NORMS if steady else "", val=f"{count} validation image{'s' * (count != 1)}" if count else "validation")
+    return HOW_TO_READ.format(val=f"{count} validation image{'s' * (count != 1)}" if count else "validation")
 
 
 def _other_metrics(run: Run, tables: list[Table]) -> str:
