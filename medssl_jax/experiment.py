@@ -141,8 +141,10 @@ def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
 
 
 def _picture(workdir: Path, dataset: Dataset, cells: list[Cell]) -> None:
-    """Test images with truth and prediction outlines, at the amount named first, first repeat."""
-    shown = [c for c in cells if c.amount == cells[0].amount and c.subset == 0]
+    """Test images with truth and prediction outlines, at the largest amount short of all labels, first repeat."""
+    amounts = list(dict.fromkeys(c.amount for c in cells))
+    amount = next((a for a in reversed(amounts) if str(a) != "all"), amounts[-1])
+    shown = [c for c in cells if c.amount == amount and c.subset == 0]
     test = [dataset.test[i] for i in range(min(3, len(dataset.test)))]
     maps = {}
     for cell in shown:

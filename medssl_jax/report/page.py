@@ -27,7 +27,7 @@ HOW_TO_READ = (
 CAPTIONS = {
     "label_efficiency": "Score over the amount of labels. Small points are repeats, each with its own labels and seed; large points are "
     "their means. Dashed: what needs no network.",
-    "predictions": "Test images, and the same with the outlines of label and prediction: the first amount of labels, first repeat.",
+    "predictions": "Test images, and the same with the outlines of label and prediction: the largest amount short of all, first repeat.",
     "restoration": "What the network had to restore during pretraining: the clean crop, the corrupted one that it saw, and its answer.",
     "pretrain_loss": "Loss and other readings of pretraining.",
     "pretrain_probes": "Probes while pretraining: accuracy of a nearest-neighbour vote and of ridge regression on the frozen features.",
