@@ -35,7 +35,7 @@ from medssl_jax.train.step import example_keys, make_step
 
 STEPS = flags.DEFINE_integer("steps", 20, "Timed steps of every stage in a round.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each framework takes.", lower_bound=1)
-OUT = flags.DEFINE_string("out", None, "A .json file to write the result to.")
+OUT = flags.DEFINE_string("record", None, "A .json file to write the result to.")
 
 STAGES = ("augmentation", "forward", "forward+backward", "full step")
 CHANNELS, MODALITY, DTYPE = 1, "brightfield", np.uint16  # the built-in sample's
