@@ -44,6 +44,12 @@ def describe(source: Source, index: int) -> Info:
     return Info(example["id"], height, width, channels, example.get("label"), "mask" in example)
 
 
+def _unlabelled(source: Source, index: int) -> Example:
+    """The image and its id; a source that has `unlabelled(index)` leaves the rest unread."""
+    example = source.unlabelled(index) if hasattr(source, "unlabelled") else source[index]
+    return {"image": example["image"], "id": example["id"]}
+
+
 @dataclasses.dataclass(frozen=True)
 class Selection:
     """Some of a source's examples, in the given order."""
@@ -62,9 +68,8 @@ class Selection:
         return describe(self.source, self.indices[index])
 
     def unlabelled(self, index: int) -> Example:
-        """The image and its id alone (where the source can leave the rest unread)."""
-        source, index = self.source, self.indices[index]
-        return source.unlabelled(index) if hasattr(source, "unlabelled") else source[index]
+        """The image and its id alone."""
+        return _unlabelled(self.source, self.indices[index])
 
     def raw(self, index: int) -> np.ndarray:
         """The stored image [H, W, C], before colour, window and size are adapted (where the source keeps it)."""
@@ -81,8 +86,7 @@ class Unlabelled:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
-        example = self.source.unlabelled(index) if hasattr(self.source, "unlabelled") else self.source[index]
-        return {"image": example["image"], "id": example["id"]}
+        return _unlabelled(self.source, index)
 
     def info(self, index: int) -> Info:
         """What is known without decoding, as of an image without labels."""
