@@ -31,18 +31,25 @@ class Calibration:
         drawn = np.resize(np.random.default_rng(seed).permutation(len(tiles)), (BATCHES, batch))
         self._images = [np.stack([tiles[int(i)]["image"] for i in part]) for part in drawn]
         self._key = jax.random.key(seed)
-        self._measure = jax.jit(self._one_batch, out_shardings=meshes.replicated(mesh))
+        self._add = jax.jit(self._added, out_shardings=meshes.replicated(mesh))
 
     def __call__(self, parts: dict[str, Any]) -> dict[str, Any]:
         """`parts` {"encoder": {"params", "stats"}, "decoder"?: the same} with the mean statistics of the batches; weights as they are."""
-        if not jax.tree.leaves({name: part["stats"] for name, part in parts.items()}):
+        stats = {name: part["stats"] for name, part in parts.items()}
+        if not jax.tree.leaves(stats):
             return parts  # group norm has none
-        found = []
+        stats = meshes.to_all(self._mesh, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stats))
         for number, images in enumerate(self._images):
             keys = example_keys(self._key, jax.numpy.int32(number), jax.numpy.arange(len(images)))
-            found.append(self._measure(parts, keys, meshes.place(images, meshes.along_batch(self._mesh))))
-        stats = jax.tree.map(lambda *of_batches: sum(of_batches) / len(of_batches), *found)
+            stats = self._add(stats, parts, keys, meshes.place(images, meshes.along_batch(self._mesh)))
         return {name: {"params": part["params"], "stats": stats[name]} for name, part in parts.items()}
+
+    def _added(self, total: Any, parts: dict[str, Any], keys: jax.Array, images: jax.Array) -> Any:
+        """A batch's share of the mean, on top of `total`. A sum from batch to batch, since independent computations that run at once
+        may take their turns in another order in another process, and two that wait for one another never end.
+        """
+        found = self._one_batch(parts, keys, images)
+        return jax.tree.map(lambda before, one: before + one / BATCHES, total, found)
 
     def _one_batch(self, parts: dict[str, Any], keys: jax.Array, images: jax.Array) -> Any:
         params = {name: part["params"] for name, part in parts.items()}
