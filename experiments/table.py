@@ -3,29 +3,58 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from medssl_jax.config import LAYOUT
 from medssl_jax.errors import UserError
 from medssl_jax.report import main_tables, summarise, to_markdown
+from medssl_jax.report.page import MAIN_METRICS
 from medssl_jax.report.rundir import read_run
 
 Row = dict[str, Any]
+CELLS = {"finetune.inits", "finetune.labels", "finetune.seeds"}
+SHARED = ("data", "views", "model", "finetune")  # what runs in one table have in common
+CELL = ("init", "labels", "label_unit", "subset")
 KEY = ("dataset", "init", "labels", "label_unit", "subset", "seed", "metric")
 
 
-def merge(runs: Sequence[Path]) -> list[Row]:
-    """The rows of all runs; what several have in common (random weights) stands once.
+def result_rows(run: Path) -> list[Row]:
+    """The rows of results.json."""
+    return read_run(run).rows
 
-    Raises UserError for a directory without results, and where two runs have different numbers for the same thing.
+
+def validation_rows(run: Path) -> list[Row]:
+    """The same rows with the scores by which each fine-tuning's weights were chosen, from its record; there are no levels of these."""
+    summary = read_run(run).summary.get("dataset", {})
+    of_test = [row for row in result_rows(run) if row["metric"] in MAIN_METRICS]
+    scores = {}
+    for path in (run / "finetune").glob("*.json"):
+        record = json.loads(path.read_text())
+        scores[tuple(record[name] for name in CELL)] = record["validation"]
+    found = [
+        {**row, "metric": "validation", "n": summary.get("val", 0), "value": scores.get(tuple(row.get(name) for name in CELL))}
+        for row in of_test
+    ]
+    return [row for row in found if row["value"] is not None]
+
+
+def merge(runs: Sequence[Path], rows_of: Callable[[Path], list[Row]] = result_rows) -> list[Row]:
+    """The rows of all runs, as `rows_of` a run reads them; what several have in common (random weights) stands once.
+
+    Raises UserError for a directory without results, and where two runs have other options in what a table compares, or different
+    numbers for the same thing.
     """
     found: dict[tuple, tuple[Row, Path]] = {}
+    options = {run: _options(read_run(run).config) for run in runs}
     for run in runs:
-        rows = read_run(run).rows
+        _check_alike(runs[0], options[runs[0]], run, options[run])
+        rows = rows_of(run)
         if not rows:
-            raise UserError(f"{run} holds no results (results.json); name run directories that are finished.")
+            raise UserError(f"{run} holds no results (results.json) of this kind; name run directories that are finished.")
         for row in rows:
             key = tuple(row[name] for name in KEY)
             known, where = found.setdefault(key, (row, run))
@@ -35,14 +64,31 @@ def merge(runs: Sequence[Path]) -> list[Row]:
     return [row for row, _ in found.values()]
 
 
+def _options(config: Any, path: str = "") -> dict[str, Any]:
+    """Dotted keys and values of the options that runs in one table share; which cells were run may differ."""
+    if not isinstance(config, dict):
+        return {path: config} if path not in LAYOUT | CELLS else {}
+    inside = {name: value for name, value in config.items() if path or name in SHARED}
+    return {key: value for name, tree in inside.items() for key, value in _options(tree, f"{path}.{name}".lstrip(".")).items()}
+
+
+def _check_alike(first: Path, ours: dict[str, Any], other: Path, theirs: dict[str, Any]) -> None:
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise UserError(
+                f"config.{key} is {ours.get(key)!r} in {first} and {theirs.get(key)!r} in {other}; compare runs of the same options."
+            )
+
+
 def main(arguments: Sequence[str]) -> int:
     """Print the table of the runs that are named; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run directories")
+    parser.add_argument("--validation", action="store_true", help="the scores on validation that chose the weights, not the test's")
     parser.add_argument("--metric", help="a metric of results.json; dice or balanced_accuracy where nothing is given")
     asked = parser.parse_args(arguments)
     try:
-        rows = merge(asked.runs)
+        rows = merge(asked.runs, validation_rows if asked.validation else result_rows)
         tables = [summarise(rows, asked.metric)] if asked.metric else main_tables(rows)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -134,7 +134,8 @@ def _enlarge(c: ConfigDict) -> None:
     c.model.update({"name": "resnet50", "width": 64, "projection": (2048, 128)})
     c.pretrain.update({"steps": 20_000, "log_every": 50, "eval_every": 1000, "checkpoint_every": 1000})
     c.pretrain.optimizer.update({"learning_rate": 1e-3, "warmup": 0.0, "weight_decay": 0.0, "b2": 0.99, "clip": 0.0})
-    c.finetune.update({"patch": 256, "steps": 5000, "batch": 32, "eval_every": 250, "labels": "1%, 10%, all"})
+    # long enough for norms to learn from the labelled batches, as the papers' do; held ones would not suit random weights that move far
+    c.finetune.update({"patch": 256, "steps": 5000, "batch": 32, "eval_every": 250, "labels": "1%, 10%, all", "norms": "batch"})
 
 
 def _finetune() -> ConfigDict:

@@ -14,8 +14,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from medssl_jax.data.sources import Dataset, describe, open_dataset
-from medssl_jax.data.splits import Amount, choose, parse_amounts
+from medssl_jax.data.sources import Dataset, Selection, describe, open_dataset
+from medssl_jax.data.splits import Amount, choose, label_seed, parse_amounts
+from medssl_jax.data.tiles import TileSource
 from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.compare import Cell, Comparison, rows
 from medssl_jax.downstream.finetune import Task
@@ -26,6 +27,7 @@ from medssl_jax.methods import view_recipe
 from medssl_jax.models import build_backbone, linear, pixel_head
 from medssl_jax.pretrain import Pretrained, pretrain
 from medssl_jax.report import outlines, write_report
+from medssl_jax.train import optimizer
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import StopRequest
 from medssl_jax.train.mesh import check_batch, make_mesh
@@ -33,7 +35,7 @@ from medssl_jax.workdir import claim
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "medssl_jax")
 DEFAULT_AMOUNTS = {"segmentation": "1 image, 4 images, all", "classification": "1%, 10%, all"}
-NAMES = {"pool": "training", "test": "test"}
+NAMES = {"pool": "training", "val": "validation", "test": "test"}
 SAMPLE_AMOUNTS = "1 patch, 4 patches, 16 patches, all"
 
 
@@ -66,14 +68,17 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     check_batch(config.finetune.batch, 1, mesh, "finetune.batch")
     if not config.pretrain.from_run:
         _inits(config, config.method.name, decoder=True)
+    optimizer.build(config.finetune.optimizer, config.finetune.steps, option="finetune.optimizer")
     for amount in _amounts(config, dataset):
-        for subset in range(config.finetune.seeds):
-            choose(dataset, amount, subset, config.finetune.patch)
+        for repeat in range(config.finetune.seeds):
+            chosen = choose(dataset, amount, label_seed(config.seed, repeat), config.finetune.patch)
+            if dataset.task == "segmentation":
+                TileSource(Selection(dataset.pool, chosen.indices), config.finetune.patch, kind="grid", option="finetune.patch")
 
 
 def _check_masks(dataset: Dataset) -> None:
-    """Raises UserError where no mask of the pool, or of the test, shows any foreground."""
-    for part in ("pool", "test"):
+    """Raises UserError where no mask of a part shows any foreground."""
+    for part in NAMES:
         source = getattr(dataset, part)
         masked = [i for i in range(len(source)) if describe(source, i).masked]
         if masked and not any(source[i]["mask"].any() for i in masked):  # mostly the first one settles it

@@ -61,8 +61,11 @@ class Monitor:
         return found
 
     def __call__(self, state: State) -> dict[str, float]:
-        """The collapse panel of backbone and projector, and the probes; `warning` is what is wrong now."""
+        """The collapse panel of backbone and projector, and the probes; `warning` is what is wrong now. Nothing of features that are no
+        numbers: the loop stops at the loss that made them."""
         bank = self._vectors(state, self._bank)
+        if not np.isfinite(bank["backbone"]).all():
+            return {}
         scalars: dict[str, float] = {}
         self.warning = None
         for name in ("backbone", "projector"):

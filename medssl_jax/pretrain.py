@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax import methods
-from medssl_jax.data.sources import Dataset, Source, Unlabelled, describe
+from medssl_jax.data.sources import Dataset, Selection, Source, Unlabelled, describe
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.errors import UserError
@@ -32,6 +33,7 @@ from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
 PICTURED = 6  # images in the triplets of the report
+READERS = 8  # images read at a time for their fingerprints
 MANY = 200  # images: where reading takes long enough to say so
 
 
@@ -62,16 +64,24 @@ def load(run: Path, mesh: Mesh) -> Pretrained:
     return Pretrained(found["method"], parts, tuple(found.get("pool", ())), tuple(found["warnings"]), found["seconds"])
 
 
-def fingerprints(dataset: Dataset, source: Source) -> list[str]:
-    """One short word an image, made of the data set's name and the image's."""
-    names = (f"{dataset.name}/{describe(source, i).id}" for i in range(len(source)))
-    return [hashlib.sha256(name.encode()).hexdigest()[:16] for name in names]
+def fingerprints(source: Source) -> list[str]:
+    """One short word an image, made of its stored pixels: a copy in another folder, or under another name, has the same."""
+    stored = Selection(source, range(len(source)))
+
+    def word(index: int) -> str:
+        image = np.ascontiguousarray(stored.raw(index))
+        return hashlib.sha256(f"{image.shape} {image.dtype} ".encode() + image.tobytes()).hexdigest()[:16]
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(word, range(len(stored))))
 
 
 def _check_unseen(dataset: Dataset, found: Pretrained, run: Path) -> None:
     """Raises UserError where the network learned from images that would test it now."""
     learned = set(found.pool)
-    seen = [i for i, word in enumerate(fingerprints(dataset, dataset.test)) if word in learned]
+    if not learned:
+        say(f"{run} does not tell which images it was pretrained on; make sure that none of the test images was among them.")
+    seen = [i for i, word in enumerate(fingerprints(dataset.test)) if word in learned]
     if seen:
         raise UserError(
             f"{len(seen)} of the {len(dataset.test)} test images ({describe(dataset.test, seen[0]).id} is the first) were pretrained "
@@ -98,7 +108,7 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     checkpoint.save_tree(workdir / "pretrained", parts)
     if isinstance(method, methods.Restoration) and "decoder" in parts:
         picture(workdir / "figures" / "restoration.png", method, state, tiles)
-    pool, warnings = tuple(fingerprints(dataset, dataset.pool)), (warning,) if warning else ()
+    pool, warnings = tuple(fingerprints(dataset.pool)), (warning,) if warning else ()
     found = Pretrained(config.method.name, jax.device_get(parts), pool, warnings, time.perf_counter() - began)
     about = {"method": found.method, "channels": dataset.channels, "warnings": warnings, "seconds": found.seconds, "pool": pool}
     write_json(workdir / "pretrained.json", about)

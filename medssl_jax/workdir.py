@@ -21,7 +21,7 @@ def examine(workdir: Path, config: ConfigDict) -> None:
         raise UserError(f"--workdir={workdir} is a file; choose a folder, new or empty.")
     path, ours = workdir / CONFIG, _flat(json.loads(config.to_json()))
     if not path.exists():
-        if workdir.is_dir() and any(workdir.iterdir()):
+        if workdir.is_dir() and any(file.suffix != ".partial" for file in workdir.iterdir()):  # what a full disk cut short is no run
             raise UserError(f"{workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
         return
     theirs = _flat(json.loads(path.read_text()))
@@ -36,9 +36,10 @@ def claim(workdir: Path, config: ConfigDict) -> bool:
     """Make `workdir` this config's own; whether it already was."""
     continued = (workdir / CONFIG).exists()
     wait_for_all("the workdir was examined")  # by every process, before one of them writes there
-    (workdir / "figures").mkdir(parents=True, exist_ok=True)
+    workdir.mkdir(parents=True, exist_ok=True)
     if not continued:
         write_json(workdir / CONFIG, json.loads(config.to_json()))
+    (workdir / "figures").mkdir(exist_ok=True)
     return continued
 
 

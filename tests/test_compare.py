@@ -13,7 +13,7 @@ import tiny
 
 from medssl_jax import experiment
 from medssl_jax.data.dataset import Dataset
-from medssl_jax.data.splits import parse_amounts
+from medssl_jax.data.splits import choose, parse_amounts
 from medssl_jax.downstream.compare import Cell, Comparison, rows
 from medssl_jax.errors import UserError
 from medssl_jax.train.loop import Interrupted, StopRequest
@@ -75,6 +75,24 @@ def test_a_recorded_cell_is_not_run_again(tmp_path):
     assert len(both[1]["choice"]["ids"]) == 2
 
 
+def test_without_validation_there_is_no_score_of_it(tmp_path):
+    made = comparison("segmentation", tmp_path, steps=1)
+    made.dataset = dataclasses.replace(made.dataset, val=[])
+    with StopRequest() as stop:
+        (record,) = made.run([Cell("random", parse_amounts("1 patch")[0], 0)], stop)
+    assert record["validation"] is None
+    assert record["selected_step"] == 1
+
+
+def test_another_seed_chooses_other_labels(tmp_path):
+    made, amount = comparison("segmentation", tmp_path), parse_amounts("2 images")[0]
+    of_seeds = []
+    for made.config.seed in (0, 1):
+        of_seeds.append([made._choose(amount, repeat).ids for repeat in range(8)])
+    assert of_seeds[0] == [choose(made.dataset, amount, repeat, 20).ids for repeat in range(8)]
+    assert of_seeds[0] != of_seeds[1]
+
+
 def test_a_stop_between_cells_says_how_many_are_done(tmp_path):
     made = comparison("segmentation", tmp_path, steps=1)
     cells = [Cell("random", amount, 0) for amount in parse_amounts("1 patch, 2 patches")]
@@ -92,10 +110,11 @@ def test_usual_amounts_that_a_small_set_does_not_have_are_left_out():
     assert [str(a) for a in experiment._amounts(configured("classification", labels="auto"), dataset("classification"))] == ["all"]
 
 
-def test_masks_without_foreground_are_refused(tmp_path):
+@pytest.mark.parametrize(("part", "name"), [("pool", "training"), ("val", "validation"), ("test", "test")])
+def test_masks_without_foreground_are_refused(part, name):
     data = dataset("segmentation")
-    empty = dataclasses.replace(data, test=[{**example, "mask": example["mask"] * 0} for example in data.test])
-    with pytest.raises(UserError, match=r"all \d masks of the test images of .* are empty"):
+    empty = dataclasses.replace(data, **{part: [{**example, "mask": example["mask"] * 0} for example in data.test]})
+    with pytest.raises(UserError, match=rf"all \d masks of the {name} images of .* are empty"):
         experiment.check(configured("segmentation"), empty, make_mesh(jax.devices()[:1]))
 
 
@@ -114,9 +133,14 @@ def test_colour_is_a_level_of_classification_alone(tmp_path):
         ({"labels": "99 images"}, "99 images were asked for, but the training part has 8"),
         ({"labels": "some"}, "'some' is no amount of labels"),
         ({"inits": "random, byol"}, "names 'byol'; this run has random, tower, tower/encoder"),
+        ({"labels": "all", "patch": 32}, r"a tile of 32 px is larger than image \d .* set --config\.finetune\.patch"),
+        ({"optimizer.learning_rate": 0.5}, r"config\.finetune\.optimizer\.learning_rate=0\.5 is a rate for lars or sgd"),
+        ({"optimizer.name": "adan"}, r"config\.finetune\.optimizer\.name='adan' is unknown"),
         ({"batch": 5}, r"finetune\.batch=5 cannot be divided over 4 device"),
     ],
 )
 def test_what_fine_tuning_would_refuse_is_said_before_pretraining(options, message):
+    c = configured("segmentation")
+    c.finetune.update_from_flattened_dict(options)
     with pytest.raises(UserError, match=message):
-        experiment.check(configured("segmentation", **options), dataset("segmentation"), make_mesh(jax.devices()[:4]))
+        experiment.check(c, dataset("segmentation"), make_mesh(jax.devices()[:4]))

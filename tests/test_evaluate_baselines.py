@@ -74,7 +74,7 @@ def test_levels_of_a_segmentation_are_tidy_rows():
     unlabelled = [{"image": example["image"], "id": "u"} for example in blobs(5, 2)] * 400  # more than the levels read
     rows = baselines.levels(dataset("segmentation", [*unlabelled, *blobs(0)], blobs(1), ("background", "cell")))
     assert {(row["init"], row["labels"]) for row in rows} == {("all foreground", 0), ("otsu", 3)}
-    assert {row["metric"] for row in rows} == {"dice", "iou", "dice_pooled"}
+    assert {row["metric"] for row in rows} == {"dice", "iou", "dice_pooled", "foreground"}
     assert all(set(row) == {"init", "labels", "label_unit", "subset", "metric", "value", "n"} and row["n"] == 3 for row in rows)
 
 

@@ -57,6 +57,7 @@ def test_pooled_weighs_by_pixels_and_mean_does_not():
     found = segmentation_metrics(predictions, truths, 2)
     assert found["dice"] == pytest.approx((4 / 7 + 0) / 2)
     assert found["iou"] == pytest.approx((2 / 5 + 0) / 2)
+    assert found["foreground"] == pytest.approx((HALF.mean() + 0) / 2)
     assert found["dice_pooled"] == pooled_dice(predictions, truths, 2) == pytest.approx(4 / (4 + 1 + 3))
 
 

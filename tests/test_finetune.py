@@ -105,6 +105,14 @@ def test_calibration_measures_mean_and_variance():
     assert same(found["encoder"]["params"], parts["encoder"]["params"])
 
 
+def test_calibration_sees_the_same_images_on_any_number_of_devices():
+    t = tuner()
+    parts, pool = fresh_parts(t, SEED), TileSource([{"image": image, "id": str(i)} for i, image in enumerate(tiny.images(6, 28, 1))], 28)
+    one, three = (Calibration(t.task.backbone, t.task.recipe, pool, make_mesh(jax.devices()[:n]), seed=3)(parts) for n in (1, 3))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(three), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
 def test_weights_of_the_highest_validation_are_kept():
     scores, seen = [0.5, 0.9, 0.9, 0.1], []
 
@@ -127,4 +135,5 @@ def test_parts_of_another_network_are_named():
     given = fresh_parts(t, SEED)
     given["encoder"]["params"]["level0"]["conv1"]["kernel"] = np.zeros((3, 3, 2, 2), np.float32)
     with pytest.raises(UserError, match=r"pretrained encoder does not fit .*: \['level0'\]\['conv1'\]\['kernel'\] is \(3, 3, 2, 2\)"):
-        t.initial(SEED, given)
+        t.check(given)
+    t.check(fresh_parts(t, SEED))

@@ -137,7 +137,33 @@ def test_a_loss_that_is_no_number_stops_the_run(trainer, tmp_path):
     with pytest.raises(UserError, match=r"between steps 3 and 4 \(the last good checkpoint is of step 2") as caught:
         train(trainer.start(jax.random.key(3)), poisoned, trainer.batches(), plan(), checkpoints=checkpoints)
     checkpoints.close()
-    assert "lower the learning rate" in str(caught.value)
+    assert "lower config.pretrain.optimizer.learning_rate" in str(caught.value)
+
+
+def test_a_fine_tuning_that_diverges_is_named_and_the_pretraining_kept(trainer):
+    def poisoned(state, batch):
+        state, logs = trainer.step(state, batch)
+        return state, {**logs, "loss": jnp.nan}
+
+    named = dataclasses.replace(plan(), title="fine-tune 3/36 (random, 1 patch)", option="finetune.optimizer")
+    with pytest.raises(UserError, match=r"^fine-tune 3/36 \(random, 1 patch\): the loss .* config\.finetune\.optimizer") as caught:
+        train(trainer.start(jax.random.key(3)), poisoned, trainer.batches(), named)
+    assert "--config.pretrain.from=" in str(caught.value)
+
+
+def test_no_permission_is_no_damage(trainer, tmp_path, monkeypatch):
+    run(trainer, tmp_path, steps=4)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", every=2, keep=2)
+
+    def refused(step, abstract):
+        raise PermissionError(13, "Permission denied", "params")
+
+    monkeypatch.setattr(checkpoints, "_restore", refused)
+    with pytest.raises(PermissionError):
+        checkpoints.restore(None)
+    checkpoints.close()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    assert not (tmp_path / "checkpoints-damaged").exists()
 
 
 def test_a_gradient_that_is_no_number_stops_the_run_before_it_is_saved(trainer, tmp_path):

@@ -17,6 +17,9 @@ import pytest
 import tiny
 from PIL import Image
 
+from medssl_jax import workdir as workdirs
+from medssl_jax.config import base
+
 SMALL = [
     "--config.compilation_cache=",
     "--config.data.tile=48",
@@ -130,8 +133,10 @@ def test_images_that_were_pretrained_on_do_not_test(finished, tmp_path):
     assert first.returncode == 0, first.stderr
     again = [*flags, f"--config.pretrain.from={tmp_path / 'first'}"]
     assert run(*again, workdir=tmp_path / "same").returncode == 0
+    for path in [*(data / "images").iterdir(), *(data / "masks").iterdir()]:
+        path.rename(path.with_name(f"renamed_{path.name}"))
     said = sentence(run(*again, "--config.seed=1", workdir=tmp_path / "other"))
-    assert re.search(r"\d of the 2 test images \(images/cell\d+\.png is the first\) were pretrained on in .*first", said)
+    assert re.search(r"\d of the 2 test images \(images/renamed_cell\d+\.png is the first\) were pretrained on in .*first", said)
 
 
 def test_a_network_that_does_not_fit(finished, tmp_path):
@@ -148,6 +153,14 @@ def test_a_full_disk(finished, tmp_path):
     said = sentence(run("--config.finetune.labels=1 patch, all", workdir=workdir))
     assert "the disk is full" in said
     assert "start the same command again" in said
+
+
+def test_what_a_full_disk_cut_short_does_not_occupy_the_workdir(tmp_path):
+    c = base()
+    (tmp_path / "config.json.partial").write_text("{")
+    workdirs.examine(tmp_path, c)
+    assert not workdirs.claim(tmp_path, c)
+    assert workdirs.claim(tmp_path, c)
 
 
 def test_killed_runs_continue_to_the_same_numbers(tmp_path):

@@ -74,6 +74,12 @@ def test_the_panel_reads_all_tiles_and_the_probes_the_labelled_ones(trainer):
     assert len(Sample.draw(TileSource(source[:5], 28, kind="grid"), seed=0).labelled) == 0
 
 
+def test_features_that_are_no_numbers_are_left_to_the_loop(trainer):
+    state = trainer.start(jax.random.key(0))
+    spoilt = jax.tree.map(lambda x: x * jax.numpy.nan, state.params["encoder"])
+    assert watch(trainer, "labels")(state.replace(params={**state.params, "encoder": spoilt})) == {}
+
+
 def test_one_tile_has_no_panel(trainer):
     alone = Sample(tiny.images(1), np.arange(0), np.array([]))
     assert Monitor(trainer.method, trainer.mesh, alone, None, batch=4)(trainer.start(jax.random.key(0))) == {}

@@ -15,7 +15,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.report import outlines, summarise, triplets, write_report
 from medssl_jax.report.pictures import displayable
 from medssl_jax.report.rundir import read_run
-from medssl_jax.report.tables import sentences, to_html, to_markdown, to_text
+from medssl_jax.report.tables import one_sided, sentences, to_html, to_markdown, to_text
 from medssl_jax.report.words import amount_name, duration
 
 ABOUT = {"experiment": "tower", "dataset": "sample", "task": "segmentation", "n": 3}
@@ -73,6 +73,15 @@ def test_sentences_claim_only_what_the_interval_carries():
     assert "below 'all foreground', which needs no network (0.647)" in first
     assert second.startswith("With 6 images, there is no clear difference")
     assert "all foreground" not in second
+
+
+def test_all_or_nothing_is_said_to_be_no_segmentation():
+    shares = {("random", 0): 0.995, ("random", 1): 0.5, ("tower/encoder", 0): 0.0, ("all foreground", 0): 1.0}
+    marked = [row(init, 4, "patch", value, subset, metric="foreground") for (init, subset), value in shares.items()]
+    (said,) = one_sided([*rows(), *marked])
+    assert said.startswith("With 4 patches, not a segmentation")
+    assert "random weights in repeat 0 (100 %), TOWER, encoder only in repeat 0 (0 %)" in said
+    assert one_sided(rows()) == []
 
 
 def test_terminal_table_is_aligned_and_narrow():
@@ -189,6 +198,14 @@ def test_page_of_a_run_that_started_from_another(workdir):
     (workdir / "config.json").write_text(json.dumps(config))
     write_report(workdir)
     assert "was taken from the run earlier" in (workdir / "report.html").read_text()
+
+
+def test_page_of_a_run_without_validation(workdir):
+    summary = json.loads((workdir / "summary.json").read_text())
+    for count, words in ((0, "those of the last step"), (1, "best score on 1 validation image,")):
+        (workdir / "summary.json").write_text(json.dumps({**summary, "dataset": {**summary["dataset"], "val": count}}))
+        write_report(workdir)
+        assert words in (workdir / "report.html").read_text()
 
 
 def test_page_of_a_run_without_its_results(workdir):

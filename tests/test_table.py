@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import tiny
 
@@ -44,6 +45,23 @@ def test_runs_that_do_not_belong_together(tmp_path, capsys):
     runs = [write(tmp_path / "a", random=[0.25]), write(tmp_path / "b", random=[0.5])]
     assert table.main(runs) == 2
     assert "differ in dice of random, 1 image, repeat 0" in capsys.readouterr().err
+    for run, tile in zip(runs, (96, 48)):
+        (Path(run) / "config.json").write_text(json.dumps({"data": {"tile": tile}, "finetune": {"inits": str(tile)}}))
+    assert table.main(runs) == 2
+    assert "config.data.tile is 96 in" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert table.main([str(tmp_path / "empty")]) == 2
     assert "holds no results" in capsys.readouterr().err
+
+
+def test_scores_of_the_validation(tmp_path, capsys):
+    run = Path(write(tmp_path / "a", random=[0.25, 0.5]))
+    (run / "finetune").mkdir()
+    for subset, score in ((0, 0.75), (1, None)):  # the second had no validation images
+        record = {"init": "random", "labels": 1, "label_unit": "image", "subset": subset, "validation": score}
+        (run / "finetune" / f"{subset}.json").write_text(json.dumps(record))
+    (run / "summary.json").write_text(json.dumps({"dataset": {"val": 5}}))
+    assert table.main([str(run), "--validation"]) == 0
+    said = capsys.readouterr().out
+    assert "(5 images; one repeat)" in said
+    assert "| random weights | 0.750 |" in said

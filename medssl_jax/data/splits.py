@@ -17,6 +17,7 @@ from medssl_jax.errors import UserError
 FOREGROUND = (0.1, 0.9)  # share of a labelled patch, so that it shows both classes
 ATTEMPTS = 400  # random positions tried for each patch wanted
 UNITS = ("patch", "image", "fraction")
+LARGEST_REPEATS = 1000  # of one comparison
 
 
 def split(strata: Sequence[Hashable], fractions: Mapping[str, float], seed: int) -> list[str]:
@@ -97,6 +98,11 @@ class Subset:
         if self.corners:
             return found | {"side": self.patch_size, "patches": [[i, *corner] for i, corner in zip(self.ids, self.corners)]}
         return found if str(self.amount) == "all" else found | {"ids": list(self.ids)}
+
+
+def label_seed(seed: int, repeat: int) -> int:
+    """What chooses the labels of a repeat: another choice for every repeat of every `config.seed`."""
+    return LARGEST_REPEATS * seed + repeat
 
 
 def choose(dataset: Dataset, amount: Amount, subset_seed: int, patch_size: int) -> Subset:

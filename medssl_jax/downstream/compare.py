@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax.data.sources import Dataset, Source, Unlabelled
-from medssl_jax.data.splits import Amount, Subset, choose
+from medssl_jax.data.splits import Amount, Subset, choose, label_seed
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.downstream.finetune import FineTuner, Task
@@ -59,7 +59,7 @@ class Comparison:
         target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
         self.tuner = FineTuner(task, config.finetune, mesh, batch, self._calibration() if config.finetune.norms == "pool" else None)
-        self.tuner.initial(0, parts)  # parts that do not fit are told before the first cell, not at theirs
+        self.tuner.check(parts)  # parts that do not fit are told before the first cell, not at theirs
         # a part of a classification, read once: its images are small
         self._whole = functools.cache(lambda part: load_all(TileSource(getattr(dataset, part), config.data.tile, kind="whole")))
         self._predict = jax.jit(task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
@@ -73,7 +73,8 @@ class Comparison:
         return Calibration(self.task.backbone, self.task.recipe, tiles, self.mesh, sub_seed(self.config.seed, "calibrate"))
 
     def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:
-        """The records of all cells, running those that have none; raises Interrupted between or within cells."""
+        """The records of all cells, running those that have none; raises Interrupted between cells, and (one process) within one,
+        which then starts over."""
         missing = [cell for cell in cells if not (self.folder / f"{cell.file}.json").exists()]
         for number, cell in enumerate(missing, 1):
             if stop.requested or meshes.preempted(self.config.pretrain.steps + number):
@@ -89,15 +90,18 @@ class Comparison:
         test = [self.dataset.test[i] for i in range(len(self.dataset.test))]
         found = []
         for amount, subset in dict.fromkeys((cell.amount, cell.subset) for cell in cells):
-            chosen = choose(self.dataset, amount, subset, self.config.finetune.patch).examples(self.dataset)
+            chosen = self._choose(amount, subset).examples(self.dataset)
             metrics = baselines.colour_histogram([chosen[i] for i in range(len(chosen))], test, len(self.dataset.classes))
             record = {"init": baselines.COLOUR_HISTOGRAM, "labels": amount.value, "label_unit": amount.unit, "subset": subset}
             found.append({**record, "metrics": metrics, "n": len(test)})
         return rows(found, {}, self.config.seed)
 
+    def _choose(self, amount: Amount, subset: int) -> Subset:
+        return choose(self.dataset, amount, label_seed(self.config.seed, subset), self.config.finetune.patch)
+
     def _record(self, cell: Cell, title: str, stop: StopRequest) -> None:
         began = time.perf_counter()
-        subset = choose(self.dataset, cell.amount, cell.subset, self.config.finetune.patch)
+        subset = self._choose(cell.amount, cell.subset)
         best = self.tuner.run(
             self._training(subset),
             {part: self.parts[part] for part in _parts_of(cell.init, self.parts)},
@@ -112,7 +116,8 @@ class Comparison:
         if jax.process_index() == 0 and cell.subset == 0:
             np.savez_compressed(self.folder / f"{cell.file}.npz", *shown)
         record = {"init": cell.init, "labels": cell.amount.value, "label_unit": cell.amount.unit, "subset": cell.subset}
-        record |= {"choice": subset.record(), "metrics": found, "validation": best.score, "selected_step": best.step}
+        validation = best.score if len(self.dataset.val) else None
+        record |= {"choice": subset.record(), "metrics": found, "validation": validation, "selected_step": best.step}
         write_json(self.folder / f"{cell.file}.json", record | {"n": len(self.dataset.test), "seconds": time.perf_counter() - began})
 
     def _training(self, subset: Subset) -> dict[str, np.ndarray]:

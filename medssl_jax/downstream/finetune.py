@@ -65,6 +65,13 @@ class FineTuner:
         self._places = meshes.shardings(abstract, mesh, fsdp=False)
         self._compiled: dict[int, Step] = {}
 
+    def check(self, pretrained: Mapping[str, Tree]) -> None:
+        """Raises UserError where pretrained parts do not fit the network."""
+        fresh, _ = jax.eval_shape(self._init, jax.random.key(0), self._shapes)
+        for part, values in pretrained.items():
+            if part in fresh:
+                _check_shapes(part, fresh[part], values["params"])
+
     def steps(self, examples: int) -> int:
         """How long `examples` are trained on: the configured steps, or the configured passes over them where that is more."""
         return max(self.config.steps, -(-int(self.config.epochs * examples) // self.config.batch))
@@ -112,7 +119,8 @@ class FineTuner:
             return {}
 
         steps = self.steps(count)
-        plan = Plan(title, steps, config.batch, log_every=steps, eval_every=max(config.eval_every, steps // MOST_LOOKS))
+        looks = max(config.eval_every, steps // MOST_LOOKS)
+        plan = Plan(title, steps, config.batch, log_every=steps, eval_every=looks, option="finetune.optimizer")
         train(state, self._step(steps), feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
         return best
 

@@ -62,7 +62,7 @@ def all_foreground(test: Iterable[Example]) -> dict[str, float]:
       test: {"mask": int [H, W], ...}; any class above 0 is foreground.
 
     Returns:
-      {"dice", "iou", "dice_pooled"}.
+      {"dice", "iou", "dice_pooled", "foreground"}.
     """
     truths = [_foreground(example) for example in test]
     return segmentation_metrics([np.ones_like(truth) for truth in truths], truths)
@@ -77,7 +77,7 @@ def otsu(train: Iterable[Example], test: Iterable[Example]) -> dict[str, float]:
       train: {"image": [H, W, C], "mask": int [H, W]}; test: the same.
 
     Returns:
-      {"dice", "iou", "dice_pooled"} on test.
+      {"dice", "iou", "dice_pooled", "foreground"} on test.
     """
     pairs = [(_bright(example), _foreground(example)) for example in train]
     bright, dark = (np.mean([dice(mask ^ flip, truth) for mask, truth in pairs]) for flip in (0, 1))

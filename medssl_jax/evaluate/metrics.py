@@ -9,7 +9,10 @@ from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
 
 from medssl_jax.errors import UserError
 
-METRICS_VERSION = "metrics-1: dice and iou per image, classes present in the truth, background excluded; AUC one-vs-rest over the whole set"
+METRICS_VERSION = (
+    "metrics-2: dice and iou per image, classes present in the truth, background excluded; foreground: share of the pixels predicted so; "
+    "AUC one-vs-rest over the whole set"
+)
 
 
 def counts(prediction: np.ndarray, truth: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -67,7 +70,7 @@ def pooled_dice(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray],
 
 
 def segmentation_metrics(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], classes: int = 2) -> dict[str, float]:
-    """Dice and IoU as means over images, and the pooled Dice.
+    """Dice and IoU as means over images, the pooled Dice, and how much was marked: all or nothing is no segmentation, whatever its Dice.
 
     Args:
       predictions: int masks [H, W], one an image; sizes may differ between images.
@@ -75,13 +78,14 @@ def segmentation_metrics(predictions: Sequence[np.ndarray], truths: Sequence[np.
       classes: number of classes with the background.
 
     Returns:
-      {"dice", "iou", "dice_pooled"}.
+      {"dice", "iou", "dice_pooled", "foreground": share of the pixels predicted as foreground, mean over images}.
     """
     _check_lists(predictions, truths)
     return {
         "dice": float(np.mean([dice(p, t, classes) for p, t in zip(predictions, truths)])),
         "iou": float(np.mean([iou(p, t, classes) for p, t in zip(predictions, truths)])),
         "dice_pooled": pooled_dice(predictions, truths, classes),
+        "foreground": float(np.mean([(np.asarray(p) > 0).mean() for p in predictions])),
     }
 
 

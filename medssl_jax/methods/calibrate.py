@@ -27,27 +27,31 @@ class Calibration:
 
     def __init__(self, backbone: Backbone, recipe: Recipe, tiles: TileSource, mesh: Mesh, seed: int) -> None:
         self._backbone, self._recipe, self._mesh = backbone, recipe, mesh
-        batch = -(-BATCH // mesh.size) * mesh.size
-        drawn = np.resize(np.random.default_rng(seed).permutation(len(tiles)), (BATCHES, batch))
+        # each device takes its share of a batch, or (where they cannot share it) all of it: the images are the same on any number
+        self._place = meshes.replicated(mesh) if BATCH % mesh.size else meshes.along_batch(mesh)
+        drawn = np.resize(np.random.default_rng(seed).permutation(len(tiles)), (BATCHES, BATCH))
         self._images = [np.stack([tiles[int(i)]["image"] for i in part]) for part in drawn]
         self._key = jax.random.key(seed)
         self._add = jax.jit(self._added, out_shardings=meshes.replicated(mesh))
 
     def __call__(self, parts: dict[str, Any]) -> dict[str, Any]:
-        """`parts` {"encoder": {"params", "stats"}, "decoder"?: the same} with the mean statistics of the batches; weights as they are."""
+        """`parts` {"encoder": {"params", "stats"}, "decoder"?: the same} with the mean statistics of the batches; weights as they are.
+
+        Returns once they are there, and the batches follow one another: computations that exchange numbers between processes, and run at
+        once, may take their turns in another order in another process, and two that wait for one another never end.
+        """
         stats = {name: part["stats"] for name, part in parts.items()}
         if not jax.tree.leaves(stats):
             return parts  # group norm has none
         stats = meshes.to_all(self._mesh, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stats))
         for number, images in enumerate(self._images):
             keys = example_keys(self._key, jax.numpy.int32(number), jax.numpy.arange(len(images)))
-            stats = self._add(stats, parts, keys, meshes.place(images, meshes.along_batch(self._mesh)))
+            stats = self._add(stats, parts, keys, meshes.place(images, self._place))
+        stats = jax.block_until_ready(stats)
         return {name: {"params": part["params"], "stats": stats[name]} for name, part in parts.items()}
 
     def _added(self, total: Any, parts: dict[str, Any], keys: jax.Array, images: jax.Array) -> Any:
-        """A batch's share of the mean, on top of `total`. A sum from batch to batch, since independent computations that run at once
-        may take their turns in another order in another process, and two that wait for one another never end.
-        """
+        """A batch's share of the mean, on top of `total`."""
         found = self._one_batch(parts, keys, images)
         return jax.tree.map(lambda before, one: before + one / BATCHES, total, found)
 

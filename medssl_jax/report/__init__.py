@@ -7,7 +7,7 @@ from pathlib import Path
 from medssl_jax.report.page import main_tables, write_page
 from medssl_jax.report.pictures import outlines, triplets
 from medssl_jax.report.rundir import read_run
-from medssl_jax.report.tables import summarise, to_markdown, to_text
+from medssl_jax.report.tables import one_sided, summarise, to_markdown, to_text
 
 __all__ = ["main_tables", "outlines", "summarise", "to_markdown", "triplets", "write_page", "write_report"]
 
@@ -22,5 +22,6 @@ def write_report(workdir: Path | str) -> str:
       UserError: there is no such directory.
     """
     write_page(workdir)
-    tables = main_tables(read_run(workdir).rows)
-    return "\n\n".join(to_text(table) for table in tables) or "No fine-tuning results yet: nothing to compare."
+    rows = read_run(workdir).rows
+    tables = main_tables(rows)
+    return "\n\n".join([*(to_text(table) for table in tables), *one_sided(rows)]) or "No fine-tuning results yet: nothing to compare."

@@ -13,17 +13,18 @@ from medssl_jax.evaluate.collapse import LARGEST_COSINE, SMALLEST_RANK, SMALLEST
 from medssl_jax.report import style
 from medssl_jax.report.plots import draw_all
 from medssl_jax.report.rundir import Run, read_run
-from medssl_jax.report.tables import Row, Table, sentences, summarise, to_html
+from medssl_jax.report.tables import Row, Table, one_sided, sentences, summarise, to_html
 from medssl_jax.report.words import amount_name, arm, duration
 
 MAIN_METRICS = ("dice", "balanced_accuracy", "accuracy")  # the first that a data set has is its main table
 HOW_TO_READ = (
     "Every score is of test images that neither pretraining nor the choice of weights has seen. All rows of a column are the same network, "
-    "trained for the same number of steps on the same labels; only the weights it starts from differ. The weights kept of each "
-    "training are those with the best score on {val}, whose labels are not counted in the amounts. Under a score: its difference to "
-    "random weights, repeat by repeat, with the 95 % interval of the mean difference and the number of repeats in which it was higher; in "
-    "colour only where the interval leaves out zero. A name alone stands for everything that was pretrained."
+    "trained for the same number of steps on the same labels; only the weights it starts from differ. {kept} Under a score: its "
+    "difference to random weights, repeat by repeat, with the 95 % interval of the mean difference and the number of repeats in which it "
+    "was higher; in colour only where the interval leaves out zero. A name alone stands for everything that was pretrained."
 )
+KEPT = "The weights kept of each training are those with the best score on {}, whose labels are not counted in the amounts."
+KEPT_LAST = "There were no validation images, so the weights kept are those of the last step."
 CAPTIONS = {
     "label_efficiency": "Score over the amount of labels. Small points are repeats, each with its own labels and seed; large points are "
     "their means. Dashed: what needs no network.",
@@ -87,14 +88,16 @@ def _results(run: Run, tables: list[Table]) -> str:
     parts = []
     for table in tables:
         named = f"<h3>{escape(table.dataset)}</h3>" if len(tables) > 1 else ""
-        parts += [named, style.bullets(sentences(table)), _scrolled(table)]
+        own = [row for row in run.rows if row["dataset"] == table.dataset]
+        parts += [named, style.bullets([*sentences(table), *one_sided(own)]), _scrolled(table)]
     parts += [style.paragraph(_how_to_read(run), "soft"), _figure(run, "label_efficiency"), _other_metrics(run, tables)]
     return style.section("Result", *parts)
 
 
 def _how_to_read(run: Run) -> str:
     count = run.summary.get("dataset", {}).get("val")
-    return HOW_TO_READ.format(val=f"{count} validation image{'s' * (count != 1)}" if count else "validation")
+    kept = KEPT_LAST if count == 0 else KEPT.format(f"{count} validation image{'s' * (count != 1)}" if count else "validation")
+    return HOW_TO_READ.format(kept=kept)
 
 
 def _other_metrics(run: Run, tables: list[Table]) -> str:

@@ -16,6 +16,7 @@ from medssl_jax.report.words import Amount, amount_name, amount_order, arm, metr
 
 LEVELS = (ALL_FOREGROUND, OTSU, MAJORITY)
 CONTROL = "random"
+ONE_SIDED = 0.02  # a segmentation whose foreground, or background, is less than this share of the pixels
 
 Row = dict[str, Any]
 Repeat = tuple[Any, Any]
@@ -60,7 +61,7 @@ class Table:
         """What the numbers are, in words."""
         repeats = sorted({len(cell.scores) for cell in self.cells.values()})
         spread = f"mean ± standard deviation over {_range(repeats)} repeats" if repeats and repeats[-1] > 1 else "one repeat"
-        return f"{metric_name(self.metric)} ({_range(self.images)} test images; {spread})"
+        return f"{metric_name(self.metric)} ({_range(self.images)} images; {spread})"
 
 
 def summarise(rows: Sequence[Row], metric: str) -> Table:
@@ -104,6 +105,20 @@ def sentences(table: Table) -> list[str]:
             control, name = table.cells[CONTROL, amount], arm(_first_pretrained(table))
             scores = f"{cell.mean:.3f} against {control.mean:.3f} from {arm(CONTROL)}"
             found.append(f"With {amount_name(amount)}, {_verdict(name, cell.difference, scores)}.{_below(table, amount)}")
+    return found
+
+
+def one_sided(rows: Sequence[Row]) -> list[str]:
+    """Where a score is not of a segmentation: one sentence for each amount of labels at which networks marked everything, or nothing."""
+    marked = [row for row in rows if row["metric"] == "foreground" and row["init"] not in LEVELS]
+    extreme = [row for row in marked if not ONE_SIDED <= row["value"] <= 1 - ONE_SIDED]
+    found = []
+    for amount in sorted({(float(row["labels"]), str(row["label_unit"])) for row in extreme}, key=amount_order):
+        own = [row for row in extreme if (float(row["labels"]), str(row["label_unit"])) == amount]
+        named = [f"{arm(row['init'])} in repeat {row['subset']} ({100 * row['value']:.0f} %)" for row in own]
+        found.append(
+            f"With {amount_name(amount)}, not a segmentation but (nearly) all or nothing marked as foreground: {', '.join(named)}."
+        )
     return found
 
 

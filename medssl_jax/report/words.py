@@ -9,6 +9,8 @@ METRICS = {
     "dice": "Dice, mean over test images",
     "iou": "intersection over union, mean over test images",
     "dice_pooled": "Dice, pixels of all test images pooled",
+    "foreground": "share of the pixels marked as foreground, mean over test images",
+    "validation": "score on the validation images, by which the weights were chosen",
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "macro_auc": "area under the ROC curve, mean over classes",

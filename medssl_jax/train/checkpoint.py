@@ -46,13 +46,11 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                state = self._restore(step, abstract)
-            except (ValueError, OSError, KeyError) as error:
-                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0][:120]
-                continue
-            self._set_aside(damaged)
-            return state
+            state, reason = self._try(step, abstract)
+            if meshes.all_agree(state is not None):  # a process alone must not go on from another step than the others
+                self._set_aside(damaged)
+                return state
+            damaged[step] = reason
         if damaged:
             step, reason = next(iter(damaged.items()))
             raise UserError(
@@ -60,6 +58,15 @@ class Checkpoints:
                 "that wrote them, or start in another --workdir."
             )
         return None
+
+    def _try(self, step: int, abstract: State) -> tuple[State | None, str]:
+        """The state of a step, or None and why not. A lack of permission is no damage and is raised."""
+        try:
+            return self._restore(step, abstract), "another process cannot read it"
+        except PermissionError:
+            raise
+        except (ValueError, OSError, KeyError) as error:
+            return None, (str(error).splitlines() or [type(error).__name__])[0][:120]
 
     def _restore(self, step: int, abstract: State) -> State:
         rest = {"step": abstract.step, "key": abstract.key, "carried": abstract.carried, "opt_state": abstract.opt_state}

@@ -28,10 +28,11 @@ class Plan:
     batch: int
     log_every: int
     eval_every: int
+    option: str = "pretrain.optimizer"  # where the config has the learning rate
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, has saved its state, and can be continued by the same command.
+    """The run was asked to stop, has saved what can be (a fine-tuning starts over), and can be continued by the same command.
 
     `code` is the exit code: 0 where a machine is taken back (SIGTERM, preemption), 130 where a person pressed Ctrl-C, so that the
     next command of a script does not start.
@@ -101,7 +102,7 @@ def train(
             leaving = stop is not None and stop.requested
             saving = checkpoints is not None and (leaving or checkpoints.due(done))
             if done % plan.log_every == 0 or done == plan.steps or saving:
-                _report(pending, done, progress, logger, checkpoints)
+                _report(pending, done, plan, progress, logger, checkpoints)
             began = time.perf_counter()
             if evaluate and (done % plan.eval_every == 0 or done == plan.steps):  # before saving: a run continued here has it behind it
                 found = evaluate(state)
@@ -122,22 +123,24 @@ def _left(plan: Plan, done: int, checkpoints: Checkpoints | None) -> str:
     return f"{where} and is saved" if checkpoints else f"{where} and will start over; what was finished before it is kept"
 
 
-def _report(pending: list[dict[str, Any]], done: int, progress: Progress, logger: Logger | None, checkpoints: Checkpoints | None) -> None:
+def _report(
+    pending: list[dict[str, Any]], done: int, plan: Plan, progress: Progress, logger: Logger | None, checkpoints: Checkpoints | None
+) -> None:
     """Mean of the pending numbers to the log; forgets them. A gradient that is no number has spoilt the parameters, whatever the loss."""
     rows = jax.device_get(pending)
     pending.clear()
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     if not all(np.isfinite([row["loss"], row["gradient_norm"]]).all() for row in rows):
-        raise UserError(_diverged(done - len(rows), done, checkpoints))
+        raise UserError(_diverged(plan, done - len(rows), done, checkpoints))
     rates = progress.report(done, means["loss"])
     if logger:
         logger.write(done, {**means, **rates})
 
 
-def _diverged(start: int, end: int, checkpoints: Checkpoints | None) -> str:
-    kept = checkpoints.latest if checkpoints else None
-    good = f"the last good checkpoint is of step {kept} in {checkpoints.path}" if checkpoints and kept else "no checkpoint was written"
-    return (
-        f"the loss or its gradient became infinite or not a number between steps {start + 1} and {end} ({good}); "
-        "lower the learning rate or set the optimizer's clip to 1.0, and start again in a new workdir."
-    )
+def _diverged(plan: Plan, start: int, end: int, checkpoints: Checkpoints | None) -> str:
+    what = f"{plan.title}: the loss or its gradient became infinite or not a number between steps {start + 1} and {end}"
+    remedy = f"lower config.{plan.option}.learning_rate or .clip and start again in a new workdir"
+    if checkpoints is None:
+        return f"{what}; {remedy}, with --config.pretrain.from=THIS_WORKDIR to keep the pretraining."
+    good = f"the last good checkpoint is of step {checkpoints.latest} in {checkpoints.path}" if checkpoints.latest else "none was written"
+    return f"{what} ({good}); {remedy}."

@@ -43,6 +43,11 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def all_agree(holds: bool) -> bool:
+    """Whether it holds in every process, the same answer in all."""
+    return bool(np.all(multihost_utils.process_allgather(np.array(holds)))) if jax.process_count() > 1 else holds
+
+
 def preempted(moment: int) -> bool:
     """Whether the cluster takes a machine of the run back, the same answer in every process; `moment` rises from call to call."""
     return multihost_utils.reached_preemption_sync_point(moment)

@@ -21,19 +21,19 @@ def schedule(config: ConfigDict, steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(start, config.learning_rate, warmup, max(steps, warmup + 1))
 
 
-def build(config: ConfigDict, steps: int, head_warmup: float = 0.0) -> optax.GradientTransformation:
+def build(config: ConfigDict, steps: int, head_warmup: float = 0.0, option: str = "pretrain.optimizer") -> optax.GradientTransformation:
     """The optimizer of `config` for a run of `steps`, with a rate of its own for every part (see `PartRates`); in the first
-    `head_warmup` of the steps only the part `head` moves.
+    `head_warmup` of the steps only the part `head` moves. `option` is where the config came from, for the messages.
 
     Raises UserError for an unknown name, and for a rate of LARS' size with Adam (published SimCLR and BYOL rates are LARS').
     """
     rule = _RULES.get(config.name)
     if rule is None:
-        raise UserError(f"the optimizer's name {config.name!r} is unknown; choose one of {', '.join(_RULES)}.")
+        raise UserError(f"config.{option}.name={config.name!r} is unknown; choose one of {', '.join(_RULES)}.")
     if config.name == "adamw" and config.learning_rate > ADAM_LARGEST_RATE:
         raise UserError(
-            f"the optimizer's learning_rate={config.learning_rate} is a rate for lars or sgd, not for adamw; "
-            "set it to 1e-3 or the optimizer's name to lars."
+            f"config.{option}.learning_rate={config.learning_rate} is a rate for lars or sgd, not for adamw; "
+            f"set it to 1e-3 or config.{option}.name to lars."
         )
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return optax.chain(clip, rule(config, schedule(config, steps)), _part_rates(int(head_warmup * steps)))
