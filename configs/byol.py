@@ -2,6 +2,8 @@
 
 python -m medssl_jax.main --config=configs/byol.py
 python -m medssl_jax.main --config=configs/byol.py:paper       # ResNet-50, LARS in BYOL's order, batch 512: 16 times TOWER's images
+
+Two CPU cores, under ten minutes; what to expect stands in experiments/README.md.
 """
 
 from __future__ import annotations

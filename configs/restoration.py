@@ -3,6 +3,8 @@
     python -m medssl_jax.main --config=configs/restoration.py
     python -m medssl_jax.main --config=configs/restoration.py --config.method.proxy.curve=fixed --config.method.proxy.mask=block \\
         --config.method.proxy.shuffle_probability=0 --config.method.proxy.paint_probability=0      # the paper's Gen NL+M
+
+Two CPU cores, under ten minutes; what to expect stands in experiments/README.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 python -m medssl_jax.main --config=configs/simclr.py
 python -m medssl_jax.main --config=configs/simclr.py:paper     # ResNet-50, LARS, batch 512: 16 times the images of TOWER
+
+Two CPU cores, under ten minutes; what to expect stands in experiments/README.md.
 """
 
 from __future__ import annotations
