@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import time
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from medssl_jax import pretrain as pretraining
 from medssl_jax.data.sources import Dataset, Selection, describe, open_dataset
 from medssl_jax.data.splits import Amount, choose, label_seed, parse_amounts
 from medssl_jax.data.tiles import TileSource
@@ -25,7 +27,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.evaluate import METRICS_VERSION, PROBE_VERSION, baselines
 from medssl_jax.methods import view_recipe
 from medssl_jax.models import build_backbone, linear, pixel_head
-from medssl_jax.pretrain import Pretrained, pretrain
+from medssl_jax.pretrain import Pretrained
 from medssl_jax.report import outlines, write_report
 from medssl_jax.train import optimizer
 from medssl_jax.train.logging import say, write_json
@@ -46,13 +48,16 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     dataset = open_dataset(config.data, config.seed)
     for note in dataset.notes:
         say(f"Data: {note}")
+    pretraining.check(config, dataset, mesh)
     check(config, dataset, mesh)
     continued = claim(workdir, config)
     with StopRequest() as stop:
-        pretrained = pretrain(config, dataset, mesh, workdir, stop)
+        pretrained = pretraining.pretrain(config, dataset, mesh, workdir, stop)
         records = compare(config, dataset, pretrained, mesh, workdir, stop)
     total = round(time.perf_counter() - began, 1)
-    seconds = {"since the last start": total} if continued else {"pretrain": round(pretrained.seconds, 1), "total": total}
+    seconds = {"since the last start": total} if continued else {"total": total}
+    if not continued and not config.pretrain.from_run:
+        seconds = {"pretrain": round(pretrained.seconds, 1), **seconds}
     write_json(workdir / "results.json", records)
     write_json(workdir / "summary.json", _summary(config, dataset, pretrained, mesh, command, seconds))
     if jax.process_index() == 0:
@@ -62,6 +67,7 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
 def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError, before the hours of pretraining, for what the fine-tuning after it would refuse."""
     if not _can_compare(dataset):
+        say(f"There will be no fine-tuning: {_why_not(dataset)}.")
         return
     if dataset.task == "segmentation":
         _check_masks(dataset)
@@ -77,19 +83,27 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
 
 
 def _check_masks(dataset: Dataset) -> None:
-    """Raises UserError where no mask of a part shows any foreground."""
+    """Raises UserError where the masks of a part show no foreground, or nothing else."""
     for part in NAMES:
         source = getattr(dataset, part)
         masked = [i for i in range(len(source)) if describe(source, i).masked]
-        if masked and not any(source[i]["mask"].any() for i in masked):  # mostly the first one settles it
-            raise UserError(
-                f"all {len(masked)} masks of the {NAMES[part]} images of {dataset.name} are empty (every label is 0): nothing to "
-                "segment; check the masks, or pretrain without them with --config.data.task=none."
-            )
+        for every, what in ((0, "empty (every label is 0)"), (1, "full (no label is 0, the background)")):
+            alike = ((source[i]["mask"] > 0).mean() == every for i in masked)  # mostly the first one settles it
+            if masked and (every == 0 or len(dataset.classes) == 2) and all(alike):
+                raise UserError(
+                    f"all {len(masked)} masks of the {NAMES[part]} images of {dataset.name} are {what}: nothing to segment; check the "
+                    "masks, or pretrain without them with --config.data.task=none."
+                )
 
 
 def _can_compare(dataset: Dataset) -> bool:
     return dataset.task != "none" and len(dataset.test) > 0
+
+
+def _why_not(dataset: Dataset) -> str:
+    if dataset.task == "none":
+        return "the images have no labels; masks or class folders would allow it"
+    return "there are no labelled test images; label more images, or give some to the test part"
 
 
 def compare(
@@ -97,8 +111,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Fine-tune from every initial weight on every amount of labels; tidy rows, the trivial levels among them."""
     if not _can_compare(dataset):
-        wanted = "masks or class folders would allow it" if dataset.task == "none" else "give some of them to the test part"
-        say(f"No labelled test images: pretrained only, no fine-tuning; {wanted}.")
+        say(f"No fine-tuning: {_why_not(dataset)}.")
         return []
     amounts, inits = _amounts(config, dataset), _inits(config, pretrained.method, "decoder" in pretrained.parts)
     cells = [Cell(init, amount, s) for amount in amounts for s in range(config.finetune.seeds) for init in inits]
@@ -126,11 +139,12 @@ def _amounts(config: ConfigDict, dataset: Dataset) -> list[Amount]:
 
 
 def _exists(dataset: Dataset, amount: Amount, patch: int) -> bool:
+    """Whether there are so many labels, and more: the amount is not all of them under another name."""
     try:
-        choose(dataset, amount, 0, patch)
+        chosen = choose(dataset, amount, 0, patch)
     except UserError:
         return False
-    return True
+    return amount.unit == "patch" or len(chosen.indices) < len(choose(dataset, Amount(1.0, "fraction"), 0, patch).indices)
 
 
 def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
@@ -153,8 +167,13 @@ def _picture(workdir: Path, dataset: Dataset, cells: list[Cell]) -> None:
     test = [dataset.test[i] for i in range(min(3, len(dataset.test)))]
     maps = {}
     for cell in shown:
-        with np.load(workdir / "finetune" / f"{cell.file}.npz") as file:
-            maps[cell.init] = [file[f"arr_{i}"] for i in range(len(test))]
+        path = workdir / "finetune" / f"{cell.file}.npz"
+        try:
+            with np.load(path) as file:
+                maps[cell.init] = [file[f"arr_{i}"] for i in range(len(test))]
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            what = f"{path} is damaged; delete it and {path.with_suffix('.json').name} beside it, and start the same command again."
+            raise UserError(what) from error
     outlines(workdir / "figures" / "predictions.png", [t["image"] for t in test], [t["mask"] for t in test], maps, [t["id"] for t in test])
 
 

@@ -36,6 +36,8 @@ def main() -> None:
     found = survey(dataset)
     print("\n".join(lines(found)))
     folder = Path(OUT.value or f"runs/{dataset.name}-data").expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out={folder} is a file; choose a folder for the contact sheet.")
     folder.mkdir(parents=True, exist_ok=True)
     contact_sheet(folder / "contact_sheet.png", rows(config, readable(found)))
     print(f"{'pictures':<12}{folder / 'contact_sheet.png'}")
@@ -56,7 +58,8 @@ def rows(config: ConfigDict, dataset: Dataset) -> dict[str, list[np.ndarray]]:
     examples = [dataset.pool[i * len(dataset.pool) // count] for i in range(count)]
     found = {"images": [displayed(_unit(e["image"])) for e in examples]}
     if any("mask" in e for e in examples):
-        found["masks"] = [e["mask"] / max(1, len(dataset.classes) - 1) if "mask" in e else np.zeros((2, 2)) for e in examples]
+        # nothing is drawn where there is no mask, so that it does not look like an empty one
+        found["masks"] = [e["mask"] / max(1, len(dataset.classes) - 1) if "mask" in e else np.full((2, 2), np.nan) for e in examples]
     tiles = TileSource(dataset.pool, config.data.tile, kind="whole" if dataset.task == "classification" else "grid")
     batch = np.stack([tiles[i * len(tiles) // SHOWN]["image"] for i in range(SHOWN)])
     found["tiles"] = [displayed(_unit(tile)) for tile in batch]

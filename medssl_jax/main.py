@@ -12,7 +12,7 @@ from absl import flags
 from medssl_jax import cli, experiment
 from medssl_jax.config import validate
 from medssl_jax.memory import keep_pages
-from medssl_jax.report import write_report
+from medssl_jax.report import read_run, write_report
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted
 from medssl_jax.train.mesh import initialise_distributed
@@ -34,7 +34,10 @@ def main() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
     examine(workdir, config)
-    if (workdir / "report.html").exists():
+    finished = (workdir / "report.html").exists()
+    if finished and (problems := read_run(workdir).problems):
+        say(f"{' '.join(problems)} What the run left is read again.")
+    elif finished:
         say(f"The run in {workdir} is finished; its table is below. Choose another --workdir to run again.")
         if jax.process_index() == 0:
             print(write_report(workdir))

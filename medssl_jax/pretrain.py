@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from medssl_jax.monitor import Monitor, Sample
 from medssl_jax.report import triplets
 from medssl_jax.train import checkpoint, feed, optimizer
 from medssl_jax.train import mesh as meshes
-from medssl_jax.train.logging import Logger, say, write_json
+from medssl_jax.train.logging import Logger, read_json, say, write_json
 from medssl_jax.train.loop import Plan, StopRequest, train
 from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
@@ -56,12 +55,16 @@ def tile_kind(dataset: Dataset) -> str:
 
 def load(run: Path, mesh: Mesh) -> Pretrained:
     """The network that a finished pretraining left in the run directory `run`. Raises UserError where there is none."""
-    about = run / "pretrained.json"
-    if not about.exists():
-        raise UserError(f"{run} holds no finished pretraining (no pretrained.json); point --config.pretrain.from at a run directory.")
-    found = json.loads(about.read_text())
+    found = _about(run)
     parts = jax.device_get(checkpoint.load_tree(run / "pretrained", meshes.replicated(mesh)))
     return Pretrained(found["method"], parts, tuple(found.get("pool", ())), tuple(found["warnings"]), found["seconds"])
+
+
+def _about(run: Path) -> dict[str, Any]:
+    path = run / "pretrained.json"
+    if not path.exists():
+        raise UserError(f"{run} holds no finished pretraining (no pretrained.json); point --config.pretrain.from at a run directory.")
+    return read_json(path, dict, "pretrain again in another --workdir")
 
 
 def fingerprints(source: Source) -> list[str]:
@@ -89,13 +92,24 @@ def _check_unseen(dataset: Dataset, found: Pretrained, run: Path) -> None:
         )
 
 
+def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
+    """Raises UserError for what `pretrain` would refuse, before anything is written."""
+    if config.pretrain.from_run:
+        _about(Path(config.pretrain.from_run).expanduser())
+        return
+    methods.build(config, dataset.channels, dataset.modality)
+    TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
+    meshes.check_batch(config.pretrain.batch, config.pretrain.accumulate, mesh, "pretrain.batch")
+    optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
+
+
 def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, stop: StopRequest) -> Pretrained:
     """Pretrain on the pool, continuing from the latest checkpoint in `workdir`; a finished pretraining is only loaded."""
     if config.pretrain.from_run:
         run = Path(config.pretrain.from_run).expanduser()
         found = load(run, mesh)
         _check_unseen(dataset, found, run)
-        return found
+        return dataclasses.replace(found, warnings=tuple(f"In the run {run.name}: {warning}" for warning in found.warnings))
     if (workdir / "pretrained.json").exists():
         return load(workdir, mesh)
     began = time.perf_counter()
@@ -119,7 +133,6 @@ def _run(
     config: ConfigDict, method: methods.Pretraining, dataset: Dataset, tiles: TileSource, mesh: Mesh, workdir: Path, stop: StopRequest
 ) -> tuple[State, str | None]:
     p = config.pretrain
-    meshes.check_batch(p.batch, p.accumulate, mesh, "pretrain.batch")
     update = optimizer.build(p.optimizer, p.steps)
     shapes = {"image": np.zeros((1, config.data.tile, config.data.tile, dataset.channels), dataset.dtype)}
     start = jax.tree_util.Partial(init_state, method, update)

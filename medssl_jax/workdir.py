@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from medssl_jax.config import LAYOUT
 from medssl_jax.errors import UserError
-from medssl_jax.train.logging import write_json
+from medssl_jax.train.logging import read_json, write_json
 from medssl_jax.train.mesh import wait_for_all
 
 CONFIG = "config.json"
@@ -24,7 +24,7 @@ def examine(workdir: Path, config: ConfigDict) -> None:
         if workdir.is_dir() and any(file.suffix != ".partial" for file in workdir.iterdir()):  # what a full disk cut short is no run
             raise UserError(f"{workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
         return
-    theirs = _flat(json.loads(path.read_text()))
+    theirs = _flat(read_json(path, dict, "put back the one of this run, or choose another --workdir"))
     differ = sorted(k for k in ours.keys() | theirs.keys() if k not in LAYOUT and ours.get(k) != theirs.get(k))
     if differ:
         first = f"config.{differ[0]} is {theirs.get(differ[0])!r} there and {ours.get(differ[0])!r} here"

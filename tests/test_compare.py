@@ -105,17 +105,23 @@ def test_a_stop_between_cells_says_how_many_are_done(tmp_path):
 
 
 def test_usual_amounts_that_a_small_set_does_not_have_are_left_out():
-    three = dataclasses.replace(dataset("segmentation"), pool=[example(i, "segmentation") for i in range(3)])
-    assert [str(a) for a in experiment._amounts(configured("segmentation", labels="auto"), three)] == ["1 image", "all"]
+    for count in (3, 4):  # four images are all of four
+        few = dataclasses.replace(dataset("segmentation"), pool=[example(i, "segmentation") for i in range(count)])
+        assert [str(a) for a in experiment._amounts(configured("segmentation", labels="auto"), few)] == ["1 image", "all"]
     assert [str(a) for a in experiment._amounts(configured("classification", labels="auto"), dataset("classification"))] == ["all"]
 
 
 @pytest.mark.parametrize(("part", "name"), [("pool", "training"), ("val", "validation"), ("test", "test")])
-def test_masks_without_foreground_are_refused(part, name):
+def test_masks_of_one_value_are_refused(part, name):
     data = dataset("segmentation")
     empty = dataclasses.replace(data, **{part: [{**example, "mask": example["mask"] * 0} for example in data.test]})
     with pytest.raises(UserError, match=rf"all \d masks of the {name} images of .* are empty"):
         experiment.check(configured("segmentation"), empty, make_mesh(jax.devices()[:1]))
+    full = dataclasses.replace(
+        data, classes=("background", "cell"), **{part: [{**example, "mask": example["mask"] * 0 + 1} for example in data.test]}
+    )
+    with pytest.raises(UserError, match=rf"all \d masks of the {name} images of .* are full"):
+        experiment.check(configured("segmentation"), full, make_mesh(jax.devices()[:1]))
 
 
 def test_colour_is_a_level_of_classification_alone(tmp_path):

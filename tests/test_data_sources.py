@@ -273,6 +273,7 @@ def test_tables_that_do_not_fit(tmp_path):
         ("file,part\n00,train", "has the columns file, part"),
         ("name;split\n00;train", "needed are .* with commas"),
         ("name,split\n00,train\n00,test", "puts 00 into both train and test"),
+        ("name,split\n00,train\n01", r"line 3 of .* \(01\) is cut short"),
         ("", r"has the columns \(none\)"),
         ("name,split\n", "names no image"),
     ):
@@ -282,6 +283,8 @@ def test_tables_that_do_not_fit(tmp_path):
     table.write_bytes("name,split\nZellgröße,train".encode("latin-1"))
     with pytest.raises(UserError, match="not in UTF-8"):
         opened(root, splits=str(table))
+    with pytest.raises(UserError, match="is a folder; name a CSV"):
+        opened(root, splits=str(tmp_path))
     with pytest.raises(UserError, match="does not exist; it is a CSV"):
         opened(root, splits=str(tmp_path / "none.csv"))
 
@@ -352,6 +355,15 @@ def test_a_damaged_npz(tmp_path):
         np.save(file, np.zeros(3))
     with pytest.raises(UserError, match="is not an archive"):
         opened(tmp_path / "one.npz")
+    with pytest.raises(UserError, match="is a folder, not an "):
+        opened(tmp_path, source="npz")
+    whole = medmnist(tmp_path / "whole.npz")
+    with pytest.raises(UserError, match=r"config\.data\.splits='s\.csv' is for folders of images; npz brings its own parts"):
+        opened(whole, splits="s.csv")
+    arrays = dict(np.load(whole))
+    np.savez(tmp_path / "few.npz", **{**arrays, "train_labels": arrays["train_labels"][:3]})
+    with pytest.raises(UserError, match=r"train_labels in .* holds 3 labels for \d+ images; give every image one"):
+        opened(tmp_path / "few.npz")
     np.savez(tmp_path / "objects.npz", train_images=np.array([{}], object))
     with pytest.raises(UserError, match="holds Python objects, not numbers"):
         opened(tmp_path / "objects.npz")

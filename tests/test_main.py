@@ -155,6 +155,51 @@ def test_a_full_disk(finished, tmp_path):
     assert "start the same command again" in said
 
 
+DAMAGED = {
+    "config.json": ("[1]", "config.json is damaged; put back the one of this run, or choose another --workdir"),
+    "pretrained.json": ("{", "pretrained.json is damaged; pretrain again in another --workdir"),
+    "finetune/tower_1_patch_0.json": ("{", "tower_1_patch_0.json is damaged; delete it and start the same command again"),
+    "finetune/tower_1_patch_0.npz": ("x", "tower_1_patch_0.npz is damaged; delete it and tower_1_patch_0.json beside it"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_of_a_run_is_named(name, finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "report.html").unlink()
+    (workdir / name).write_text(DAMAGED[name][0])
+    assert DAMAGED[name][1] in sentence(run("--config.finetune.labels=1 patch, all", workdir=workdir))
+
+
+def test_damaged_weights_are_named(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    for path in (workdir / "pretrained" / "d").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    said = sentence(run(f"--config.pretrain.from={workdir}", workdir=tmp_path / "again"))
+    assert "does not hold readable weights" in said
+    assert "another --workdir" in said
+
+
+def test_results_that_were_damaged_are_written_again(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    (workdir / "results.json").write_text('[{"a":')
+    result = run("--config.finetune.labels=1 patch, all", workdir=workdir)
+    assert result.returncode == 0, result.stderr
+    assert "results.json could not be read" in result.stderr
+    assert "TOWER" in result.stdout
+    again, before = (json.loads((folder / "results.json").read_text()) for folder in (workdir, finished))
+    assert again == before
+
+
+REFUSED = ("pretrain.batch=7", "data.tile=4096", "pretrain.from=/nowhere", "pretrain.optimizer.name=adan")
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_a_refused_start_does_not_occupy_the_workdir(option, tmp_path):
+    sentence(run(f"--config.{option}", "--config.pretrain.accumulate=2", workdir=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_a_full_disk_cut_short_does_not_occupy_the_workdir(tmp_path):
     c = base()
     (tmp_path / "config.json.partial").write_text("{")
@@ -199,7 +244,7 @@ def test_unlabelled_folder_is_pretrained_only(tmp_path):
     data = folder(tmp_path / "data", masks=False)
     result = run(f"--config.data.path={data}", workdir=tmp_path / "run")
     assert result.returncode == 0, result.stderr
-    assert "pretrained only" in result.stderr
+    assert "There will be no fine-tuning: the images have no labels" in result.stderr
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -292,6 +337,7 @@ BAD_COMMANDS = {
     "--config=pyproject.toml": "not a config file",
     "--config=configs/tower.py:big": "small or paper, not 'big'",
     "--config.pretrain.steps=3": "no config was given",
+    "--config=configs/tower.py --process_count=2": "no process to join; add --coordinator=HOST:PORT",
     "--config configs/tower.py --config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
 }
 

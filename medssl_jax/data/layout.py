@@ -205,6 +205,8 @@ def find_index(root: Path) -> Path | None:
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
+    if path.is_dir():
+        raise UserError(f"config.data.splits={str(path)!r} is a folder; name a CSV with the columns name and split.")
     if not path.is_file():
         raise UserError(f"config.data.splits={str(path)!r} does not exist; it is a CSV with the columns name and split.")
     header, *rows = _table(path) or [[]]
@@ -214,7 +216,10 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     if not rows:
         raise UserError(f"{path} names no image; give every image a line (name,split), or remove the file.")
     columns = header.index(name), header.index(split)
-    return [(row[columns[0]].strip(), row[columns[1]].strip()) for row in rows if len(row) > max(columns)]
+    for number, row in enumerate(rows, 2):
+        if row and len(row) <= max(columns):
+            raise UserError(f"line {number} of {path} ({','.join(row)}) is cut short; every line needs a {name} and a {split}.")
+    return [(row[columns[0]].strip(), row[columns[1]].strip()) for row in rows if row]
 
 
 def _table(path: Path) -> list[list[str]]:

@@ -53,6 +53,8 @@ def open_npz(path: Path, labels: bool = True) -> tuple[Arrays, tuple[str, ...]]:
 
 
 def _load(path: Path) -> Mapping[str, np.ndarray]:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not an .npz file; leave out config.data.source, or name the file.")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is not an archive of named arrays, or not whole; save one with numpy.savez, or copy it again.")
     try:
@@ -87,6 +89,8 @@ def _labels(path: Path, part: str, arrays: Mapping[str, np.ndarray], count: int)
     labels = arrays.get(f"{part}_labels")
     if labels is None:
         raise UserError(f"{path} has {part}_images but no {part}_labels; --config.data.task=none reads the images alone.")
+    if labels.shape[:1] != (count,):
+        raise UserError(f"{part}_labels in {path} holds {labels.size} labels for {count} images; give every image one.")
     if labels.size != count:
         remedy = "only one class an image is read; --config.data.task=none reads the images alone"
         raise UserError(f"{part}_labels in {path} has the shape {labels.shape} for {count} images; {remedy}.")

@@ -45,6 +45,8 @@ def open_dataset(config: ConfigDict, seed: int) -> Dataset:
     kind = _kind(config)
     if kind not in _OPENERS:
         raise UserError(f"config.data.source={kind!r} is unknown; choose one of auto, {', '.join(_OPENERS)}.")
+    if config.splits and kind != "folder":
+        raise UserError(f"config.data.splits={config.splits!r} is for folders of images; {kind} brings its own parts: leave it out.")
     opened = _OPENERS[kind](config)
     items = opened.collection.items
     task = _task(config.task, opened)

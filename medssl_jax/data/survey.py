@@ -104,8 +104,13 @@ def warnings(found: Survey) -> list[str]:
     if within:
         extra = sum(len(group) - 1 for group in within)
         text.append(f"{extra} images are exact copies of others in their part: {listed(' = '.join(s.id for s in g) for g in within)}")
-    empty, flat = [s for s in found.seen if s.coverage == 0], [s for s in found.seen if s.low == s.high]
-    for what, chosen in (("masks are empty", empty), ("images have one value only", flat)):
+    empty, full = ([s for s in found.seen if s.coverage == share] for share in (0, 1))
+    flat = [s for s in found.seen if s.low == s.high]
+    for what, chosen in (
+        ("masks are empty", empty),
+        ("masks mark every pixel", full),
+        ("images have one value only", flat),
+    ):
         if chosen:
             text.append(f"{len(chosen)} {what}: {listed(s.id for s in chosen)}")
     return text

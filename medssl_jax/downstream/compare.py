@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from medssl_jax.downstream.predict import batched, segment
 from medssl_jax.evaluate import baselines, classification_metrics, segmentation_metrics
 from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.train import mesh as meshes
-from medssl_jax.train.logging import say, write_json
+from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.state import State
 
@@ -81,7 +80,8 @@ class Comparison:
                 raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done", stop)
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
         meshes.wait_for_all("the records are written")
-        return [json.loads((self.folder / f"{cell.file}.json").read_text()) for cell in cells]
+        remedy = "delete it and start the same command again, which then runs that fine-tuning again"
+        return [read_json(self.folder / f"{cell.file}.json", dict, remedy) for cell in cells]
 
     def colour(self, cells: list[Cell]) -> list[dict[str, Any]]:
         """Classification's level to beat: rows of logistic regression on colour histograms, on the cells' choices of labels."""

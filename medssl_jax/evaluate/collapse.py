@@ -64,9 +64,9 @@ def _findings(panel: dict[str, float], dim: int) -> list[str]:
     ceiling = min(dim, panel["n"])
     found = []
     if panel["std_sqrt_d"] < SMALLEST_SPREAD:
-        found.append(f"their spread std*sqrt(d) is {panel['std_sqrt_d']:.2f}, healthy is above {SMALLEST_SPREAD}")
+        found.append(f"their spread std*sqrt(d) is {panel['std_sqrt_d']:.4g}, healthy is above {SMALLEST_SPREAD}")
     if panel["mean_cosine"] > LARGEST_COSINE:
-        found.append(f"two images have a mean cosine of {panel['mean_cosine']:.2f}, healthy is below {LARGEST_COSINE}")
+        found.append(f"two images have a mean cosine of {panel['mean_cosine']:.4g}, healthy is below {LARGEST_COSINE}")
     if panel["effective_rank"] < SMALLEST_RANK * ceiling:
         found.append(f"they use {panel['effective_rank']:.1f} of {ceiling:.0f} directions, healthy is above {SMALLEST_RANK * ceiling:.1f}")
     return found

@@ -9,7 +9,7 @@ from medssl_jax.report.pictures import outlines, triplets
 from medssl_jax.report.rundir import read_run
 from medssl_jax.report.tables import one_sided, summarise, to_markdown, to_text
 
-__all__ = ["main_tables", "outlines", "summarise", "to_markdown", "triplets", "write_page", "write_report"]
+__all__ = ["main_tables", "outlines", "read_run", "summarise", "to_markdown", "triplets", "write_page", "write_report"]
 
 
 def write_report(workdir: Path | str) -> str:

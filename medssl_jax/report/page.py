@@ -19,16 +19,20 @@ from medssl_jax.report.words import amount_name, arm, duration
 MAIN_METRICS = ("dice", "balanced_accuracy", "accuracy")  # the first that a data set has is its main table
 HOW_TO_READ = (
     "Every score is of test images that neither pretraining nor the choice of weights has seen. All rows of a column are the same network, "
-    "trained for the same number of steps on the same labels; only the weights it starts from differ. {kept} Under a score: its "
-    "difference to random weights, repeat by repeat, with the 95 % interval of the mean difference and the number of repeats in which it "
-    "was higher; in colour only where the interval leaves out zero. A name alone stands for everything that was pretrained."
+    "trained for the same number of steps on the same labels; only the weights it starts from differ. {kept}{differences} A name "
+    "alone stands for everything that was pretrained."
+)
+DIFFERENCES = (
+    " Under a score: its difference to random weights, repeat by repeat, with the 95 % interval of the mean difference and the number of "
+    "repeats in which it was higher; in colour only where the interval leaves out zero."
 )
 KEPT = "The weights kept of each training are those with the best score on {}, whose labels are not counted in the amounts."
 KEPT_LAST = "There were no validation images, so the weights kept are those of the last step."
 CAPTIONS = {
     "label_efficiency": "Score over the amount of labels. Small points are repeats, each with its own labels and seed; large points are "
     "their means. Dashed: what needs no network.",
-    "predictions": "Test images, and the same with the outlines of label and prediction: the largest amount short of all, first repeat.",
+    "predictions": "Test images, and the same with the outlines of label and prediction: the largest amount short of all (where "
+    "there is one), first repeat.",
     "restoration": "What the network had to restore during pretraining: the clean crop, the corrupted one that it saw, and its answer.",
     "pretrain_loss": "Loss and other readings of pretraining.",
     "pretrain_probes": "Probes while pretraining: accuracy of a nearest-neighbour vote and of ridge regression on the frozen features.",
@@ -90,14 +94,15 @@ def _results(run: Run, tables: list[Table]) -> str:
         named = f"<h3>{escape(table.dataset)}</h3>" if len(tables) > 1 else ""
         own = [row for row in run.rows if row["dataset"] == table.dataset]
         parts += [named, style.bullets([*sentences(table), *one_sided(own)]), _scrolled(table)]
-    parts += [style.paragraph(_how_to_read(run), "soft"), _figure(run, "label_efficiency"), _other_metrics(run, tables)]
+    parts += [style.paragraph(_how_to_read(run, tables), "soft"), _figure(run, "label_efficiency"), _other_metrics(run, tables)]
     return style.section("Result", *parts)
 
 
-def _how_to_read(run: Run) -> str:
+def _how_to_read(run: Run, tables: list[Table]) -> str:
     count = run.summary.get("dataset", {}).get("val")
     kept = KEPT_LAST if count == 0 else KEPT.format(f"{count} validation image{'s' * (count != 1)}" if count else "validation")
-    return HOW_TO_READ.format(kept=kept)
+    compared = any(cell.difference for table in tables for cell in table.cells.values())
+    return HOW_TO_READ.format(kept=kept, differences=DIFFERENCES if compared else "")
 
 
 def _other_metrics(run: Run, tables: list[Table]) -> str:
@@ -193,7 +198,7 @@ def _panel(run: Run) -> str:
         reading = next((name for name in healthy if key.startswith("collapse/") and key.endswith(name)), None)
         if reading:
             where = key.removeprefix("collapse/").removesuffix(reading).rstrip("_")
-            cells = (f"{healthy[reading][0]}, {where}" if where else healthy[reading][0], f"{run.series('pretrain', key)[1][-1]:.3g}")
+            cells = (f"{healthy[reading][0]}, {where}" if where else healthy[reading][0], f"{run.series('pretrain', key)[1][-1]:.4g}")
             rows.append(f'<tr><th scope="row">{escape(cells[0])}</th><td>{cells[1]}</td><td>{escape(healthy[reading][1])}</td></tr>')
     head = '<thead><tr><th scope="col">features at the end</th><th scope="col">reading</th><th scope="col">healthy</th></tr></thead>'
     return style.folded("The last readings in numbers", f"<table>{head}<tbody>{''.join(rows)}</tbody></table>") if rows else ""

@@ -10,6 +10,8 @@ from typing import Any
 
 from medssl_jax.errors import UserError
 
+ROW = {"dataset", "init", "labels", "label_unit", "subset", "seed", "metric", "value", "n"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -75,9 +77,10 @@ def _json(path: Path, empty: Any, problems: list[str]) -> Any:
     except ValueError as error:
         problems.append(f"{path.name} could not be read ({error}), so what it holds is missing here.")
         return empty
-    if isinstance(found, type(empty)):
+    whole = not isinstance(found, list) or all(isinstance(row, dict) and row.keys() >= ROW for row in found)
+    if isinstance(found, type(empty)) and whole:
         return found
-    problems.append(f"{path.name} holds a {type(found).__name__}, not a {type(empty).__name__}, so it was left out.")
+    problems.append(f"{path.name} holds something else than a run writes, so it was left out.")
     return empty
 
 

@@ -116,8 +116,7 @@ def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), found)
             return checkpointer.restore(path.absolute(), shapes)
     except (ValueError, OSError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} does not hold readable weights ({reason[:160]}); pretrain again.") from error
+        raise UserError(f"{path} does not hold readable weights (cut short, or not whole); pretrain again in another --workdir.") from error
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

@@ -7,11 +7,15 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from medssl_jax.errors import UserError
+
+T = TypeVar("T")
 
 
 class Logger:
@@ -112,6 +116,17 @@ def write_json(path: Path, value: Any) -> None:
         partial = path.with_suffix(path.suffix + ".partial")
         partial.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
         partial.replace(path)
+
+
+def read_json(path: Path, kind: type[T], remedy: str) -> T:
+    """What `write_json` wrote, an object of that kind. Raises UserError, with the remedy, where the file is damaged."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError:
+        found = None
+    if not isinstance(found, kind):
+        raise UserError(f"{path} is damaged; {remedy}.")
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,7 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
     """Join the other processes of the run: those named by the arguments, or by JAX_COORDINATOR_ADDRESS, JAX_PROCESS_COUNT and
     JAX_PROCESS_INDEX, or those that the environment knows of (a TPU pod, Slurm, Open MPI). One process alone joins nothing.
 
-    Raises UserError where a coordinator is named without count and index.
+    Raises UserError where a coordinator is named without count and index, or these without a coordinator.
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if coordinator:
@@ -35,6 +35,8 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
         jax.distributed.initialize(coordinator, count, index)
     elif _cluster_of_several():
         jax.distributed.initialize()
+    elif count > 1 or index >= 0:
+        raise UserError("--process_count or --process_index is given but no process to join; add --coordinator=HOST:PORT of process 0.")
 
 
 def wait_for_all(name: str) -> None:
