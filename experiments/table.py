@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from medssl_jax.errors import UserError
 from medssl_jax.report import main_tables, summarise, to_markdown
 from medssl_jax.report.page import MAIN_METRICS
 from medssl_jax.report.rundir import read_run
+from medssl_jax.train.logging import read_json
 
 Row = dict[str, Any]
+# what may differ between runs in one table: which cells were run
 CELLS = {"finetune.inits", "finetune.labels", "finetune.seeds"}
 SHARED = ("data", "views", "model", "finetune")  # what runs in one table have in common
 CELL = ("init", "labels", "label_unit", "subset")
@@ -33,7 +34,7 @@ def validation_rows(run: Path) -> list[Row]:
     of_test = [row for row in result_rows(run) if row["metric"] in MAIN_METRICS]
     scores = {}
     for path in (run / "finetune").glob("*.json"):
-        record = json.loads(path.read_text())
+        record = read_json(path, dict, "start the command of that run again without it")
         scores[tuple(record[name] for name in CELL)] = record["validation"]
     found = [
         {**row, "metric": "validation", "n": summary.get("val", 0), "value": scores.get(tuple(row.get(name) for name in CELL))}

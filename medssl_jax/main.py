@@ -35,8 +35,9 @@ def main() -> None:
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
     examine(workdir, config)
     finished = (workdir / "report.html").exists()
-    if finished and (problems := read_run(workdir).problems):
-        say(f"{' '.join(problems)} What the run left is read again.")
+    lost = [problem for problem in read_run(workdir).problems if problem.startswith("results.json")] if finished else []
+    if lost:
+        say(f"{lost[0]} It is written again from the records of the fine-tunings.")
     elif finished:
         say(f"The run in {workdir} is finished; its table is below. Choose another --workdir to run again.")
         if jax.process_index() == 0:

@@ -56,6 +56,7 @@ def tile_kind(dataset: Dataset) -> str:
 def load(run: Path, mesh: Mesh) -> Pretrained:
     """The network that a finished pretraining left in the run directory `run`. Raises UserError where there is none."""
     found = _about(run)
+    checkpoint.check_inventory(run / "pretrained", found.get("files", {}))
     parts = jax.device_get(checkpoint.load_tree(run / "pretrained", meshes.replicated(mesh)))
     return Pretrained(found["method"], parts, tuple(found.get("pool", ())), tuple(found["warnings"]), found["seconds"])
 
@@ -95,7 +96,8 @@ def _check_unseen(dataset: Dataset, found: Pretrained, run: Path) -> None:
 def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError for what `pretrain` would refuse, before anything is written."""
     if config.pretrain.from_run:
-        _about(Path(config.pretrain.from_run).expanduser())
+        run = Path(config.pretrain.from_run).expanduser()
+        checkpoint.check_inventory(run / "pretrained", _about(run).get("files", {}))
         return
     methods.build(config, dataset.channels, dataset.modality)
     TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
@@ -125,7 +127,7 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     pool, warnings = tuple(fingerprints(dataset.pool)), (warning,) if warning else ()
     found = Pretrained(config.method.name, jax.device_get(parts), pool, warnings, time.perf_counter() - began)
     about = {"method": found.method, "channels": dataset.channels, "warnings": warnings, "seconds": found.seconds, "pool": pool}
-    write_json(workdir / "pretrained.json", about)
+    write_json(workdir / "pretrained.json", {**about, "files": checkpoint.inventory(workdir / "pretrained")})
     return found
 
 

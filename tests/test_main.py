@@ -171,6 +171,16 @@ def test_a_damaged_file_of_a_run_is_named(name, finished, tmp_path):
     assert DAMAGED[name][1] in sentence(run("--config.finetune.labels=1 patch, all", workdir=workdir))
 
 
+def test_damaged_weights_are_named(finished, tmp_path):
+    workdir = shutil.copytree(finished, tmp_path / "run")
+    for path in (workdir / "pretrained" / "d").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    said = sentence(run(f"--config.pretrain.from={workdir}", workdir=tmp_path / "again"))
+    assert "does not hold readable weights" in said
+    assert "another --workdir" in said
+    assert not (tmp_path / "again").exists()
+
+
 def test_results_that_were_damaged_are_written_again(finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     (workdir / "results.json").write_text('[{"a":')

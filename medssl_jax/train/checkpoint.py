@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from medssl_jax.errors import UserError
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import say
 from medssl_jax.train.state import State
+
+UNREADABLE = "{} does not hold readable weights ({}); pretrain again in another --workdir."
 
 
 class Checkpoints:
@@ -108,6 +111,21 @@ def save_tree(path: Path, tree: Any) -> None:
         checkpointer.save(path.absolute(), tree, force=True)
 
 
+def inventory(path: Path) -> dict[str, int]:
+    """The files of a `save_tree` and their sizes in bytes, by which a copy that was cut short is known."""
+    return {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def check_inventory(path: Path, expected: Mapping[str, int]) -> None:
+    """Raises UserError where a file is missing or has another size. Asked before reading: a read that fails half way leaves others
+    under way, whose complaints come after the sentence.
+    """
+    found = inventory(path)
+    for name, size in expected.items():
+        if found.get(name) != size:
+            raise UserError(UNREADABLE.format(path, f"{name} is missing or cut short"))
+
+
 def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
     """The tree of a `save_tree`, each array placed as `place` says. Raises UserError where it cannot be read."""
     try:
@@ -116,7 +134,7 @@ def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), found)
             return checkpointer.restore(path.absolute(), shapes)
     except (ValueError, OSError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} does not hold readable weights (cut short, or not whole); pretrain again in another --workdir.") from error
+        raise UserError(UNREADABLE.format(path, "not whole, or of another program")) from error
 
 
 def abstract(tree: Any, shardings: Any) -> Any:
