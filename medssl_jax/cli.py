@@ -106,8 +106,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
     known = _known(argv)
     for argument in argv[1:]:
         key, _, value = argument.lstrip("-").partition("=")
-        if key.startswith("config.") and known and key not in known:
-            near = difflib.get_close_matches(key, known, 1, cutoff=0.5)
+        if known and key not in known and key not in flags.FLAGS:
+            near = [f"config.{key}"] if f"config.{key}" in known else difflib.get_close_matches(key, [*known, *flags.FLAGS], 1, cutoff=0.5)
             hint = f"did you mean --{near[0]}?" if near else "see medssl_jax/config.py for all of them."
             return f"there is no option --{key}; {hint}"
         if f"--{key}={value}" in str(error) and (default := known.get(key)) is not None:

@@ -26,12 +26,12 @@ def save(path, array):
 
 @pytest.fixture
 def troubled(tmp_path, rng):
-    """Ten images with masks: three copies (two of them across parts), an empty mask, a flat image, two damaged files."""
+    """Ten images with masks: three copies (two of them across parts), an empty mask, a full one, a flat image, two damaged files."""
     for i in range(10):
         part = "test" if i > 6 else "train"
         image = rng.integers(0, 200, (20, 24), dtype=np.uint8)
         mask = np.zeros((20, 24), np.uint8)
-        mask[: i + 1] = 255
+        mask[: 20 if i == 8 else i + 1] = 255
         save(tmp_path / part / "images" / f"{i}.png", np.full_like(image, 9) if i == 3 else image)
         save(tmp_path / part / "masks" / f"{i}.png", mask * (i != 4))
     images = tmp_path / "train" / "images"
@@ -56,6 +56,7 @@ def test_the_survey_names_all_that_is_wrong(troubled):
     assert "1 images are in more than one part" in text
     assert [{s.id for s in group} for group in found.leaks()] == [{"train/images/0.png", "train/images/1.png", "test/images/9.png"}]
     assert "1 masks are empty: train/images/4.png" in text
+    assert "1 masks mark every pixel: test/images/8.png" in text
     assert "1 images have one value only: train/images/3.png" in text
     assert "pool: 5 of 5 images, foreground 10.0% of the pixels on average (0.0% to 20.0%)" in text  # rows 1, 2, 3, 4 and none of 20
 

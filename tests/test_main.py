@@ -340,6 +340,8 @@ BAD_COMMANDS = {
     "--config.pretrain.steps=3": "no config was given",
     "--config=configs/tower.py --process_count=2": "no process to join; add --coordinator=HOST:PORT",
     "--config configs/tower.py --config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
+    "--config=configs/tower.py --data.path=images": "did you mean --config.data.path?",
+    "--config=configs/tower.py --wrkdir=runs/mine": "did you mean --workdir?",
 }
 
 
