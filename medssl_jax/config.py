@@ -28,7 +28,7 @@ def base(size: str = "small") -> ConfigDict:
         raise UserError(f"a config comes as small or paper, not {size!r}; write --config=configs/tower.py:paper.")
     c = ConfigDict()
     c.name = "base"  # the experiment's name in results.json, and the default workdir runs/<name>
-    c.seed = 0
+    c.seed = 0  # of weights, order and augmentation; what counts as test and as labelled goes by data.seed
     c.compilation_cache = "~/.cache/medssl_jax"  # compiled programs are kept here between runs; "" turns it off
     c.data = _data()
     c.views = _views()
@@ -70,6 +70,7 @@ def _data() -> ConfigDict:
     d.window = (0.5, 99.5)  # percentiles of each 16-bit or float image that become 0 and 1; () keeps the values as they are
     d.resize = 0  # pixels of the shorter side that every image is scaled to on reading; 0: as it is (classification: data.tile)
     d.tile = 96  # side in pixels of the squares that images are cut into for training
+    d.seed = 0  # of the split, where the data bring none, and of the choices of labels
     d.val_fraction = 0.15  # of the labelled images, where the data bring no split of their own
     d.test_fraction = 0.2
     d.on_damaged = "stop"  # stop | skip: what an unreadable image does
@@ -200,6 +201,7 @@ def _are_numbers(values: Any, count: int) -> bool:
 _POSITIVE: Rule = ("above 0", lambda value: value > 0)
 _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
+    "data.seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
     "data.source": _one_of("auto", "sample", "folder", "npz", "tfds"),
     "data.task": _one_of("auto", "segmentation", "classification", "none"),
     "data.mask": _one_of("foreground", "classes"),
@@ -225,6 +227,7 @@ _RULES: dict[str, Rule] = {
     "model.projection": ("two widths from 1 to 16384", lambda v: _are_numbers(v, 2) and min(v) >= 1 and max(v) <= 16384),
     "model.dtype": _one_of("float32", "bfloat16"),
     "method.temperature": _POSITIVE,
+    "method.zero_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
     "method.decay": _between(0, 1),
     "method.restoration": _one_of("l1", "l2"),
     "method.contrastive_weight": _at_least(0),

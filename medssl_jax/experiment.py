@@ -45,7 +45,7 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     """Run the experiment, or what is left of it, and leave results.json and report.html in `workdir`."""
     began = time.perf_counter()
     mesh = make_mesh()
-    dataset = open_dataset(config.data, config.seed)
+    dataset = open_dataset(config.data)
     for note in dataset.notes:
         say(f"Data: {note}")
     pretraining.check(config, dataset, mesh)
@@ -77,7 +77,7 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     optimizer.build(config.finetune.optimizer, config.finetune.steps, option="finetune.optimizer")
     for amount in _amounts(config, dataset):
         for repeat in range(config.finetune.seeds):
-            chosen = choose(dataset, amount, label_seed(config.seed, repeat), config.finetune.patch)
+            chosen = choose(dataset, amount, label_seed(config.data.seed, repeat), config.finetune.patch)
             if dataset.task == "segmentation":
                 TileSource(Selection(dataset.pool, chosen.indices), config.finetune.patch, kind="grid", option="finetune.patch")
 

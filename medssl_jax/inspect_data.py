@@ -32,7 +32,7 @@ def main() -> None:
     config = cli.config().copy_and_resolve_references()
     validate(config)
     config.data.on_damaged = "skip"  # here every unreadable file is named, not only the first
-    dataset = open_dataset(config.data, config.seed)
+    dataset = open_dataset(config.data)
     found = survey(dataset)
     print("\n".join(lines(found)))
     folder = Path(OUT.value or f"runs/{dataset.name}-data").expanduser()

@@ -89,7 +89,7 @@ def _check_unseen(dataset: Dataset, found: Pretrained, run: Path) -> None:
     if seen:
         raise UserError(
             f"{len(seen)} of the {len(dataset.test)} test images ({describe(dataset.test, seen[0]).id} is the first) were pretrained "
-            f"on in {run}; use its config.seed and split, so that the test stays unseen."
+            f"on in {run}; use its config.data.seed and split, so that the test stays unseen."
         )
 
 

@@ -84,10 +84,10 @@ def test_without_validation_there_is_no_score_of_it(tmp_path):
     assert record["selected_step"] == 1
 
 
-def test_another_seed_chooses_other_labels(tmp_path):
+def test_another_seed_of_the_data_chooses_other_labels(tmp_path):
     made, amount = comparison("segmentation", tmp_path), parse_amounts("2 images")[0]
     of_seeds = []
-    for made.config.seed in (0, 1):
+    for made.config.data.seed in (0, 1):
         of_seeds.append([made._choose(amount, repeat).ids for repeat in range(8)])
     assert of_seeds[0] == [choose(made.dataset, amount, repeat, 20).ids for repeat in range(8)]
     assert of_seeds[0] != of_seeds[1]

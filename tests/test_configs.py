@@ -29,7 +29,7 @@ def test_configs_are_valid_and_their_method_can_be_built(name, size):
 
     loss, parts = jax.eval_shape(whole, jax.random.key(0))
     assert loss.shape == ()
-    assert set(parts) == ({"encoder", "decoder"} if name in ("tower", "restoration") else {"encoder"})
+    assert set(parts) == ({"encoder", "decoder"} if name in ("tower", "restoration", "spark") else {"encoder"})
 
 
 def test_an_unknown_size():

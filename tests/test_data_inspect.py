@@ -45,7 +45,7 @@ def troubled(tmp_path, rng):
 def test_the_survey_names_all_that_is_wrong(troubled):
     config = base().data
     config.update({"path": str(troubled), "on_damaged": "skip", "val_fraction": 0.0})
-    found = survey(open_dataset(config, 0))
+    found = survey(open_dataset(config))
     text = "\n".join(lines(found))
     assert len(found.seen) == 8
     assert len(found.damaged) == 2
@@ -68,7 +68,7 @@ def test_the_survey_counts_classes_and_finds_copies(tmp_path, rng):
     (tmp_path / "a" / "0.png").write_bytes((tmp_path / "a" / "1.png").read_bytes())
     config = base().data
     config.update({"path": str(tmp_path), "val_fraction": 0.0, "test_fraction": 0.0})
-    text = "\n".join(lines(survey(open_dataset(config, 0))))
+    text = "\n".join(lines(survey(open_dataset(config))))
     assert "pool: a 6, b 4" in text
     assert "1 images are exact copies of others in their part: a/0.png = a/1.png" in text
     assert "more than one part" not in text
@@ -85,7 +85,7 @@ def config():
 
 
 def test_the_pictures_show_images_masks_tiles_and_views(config, tmp_path):
-    dataset = open_dataset(config.data, 0)
+    dataset = open_dataset(config.data)
     rows = inspect_data.rows(config, dataset)
     assert {"images", "masks", "tiles", "view: clean", "view: corrupted"} <= set(rows)
     assert rows["view: clean"][0].shape == (16, 16)
@@ -104,7 +104,7 @@ def test_images_that_hold_nan_are_named_and_left_out_of_the_pictures(config, tmp
         tifffile.imwrite(tmp_path / f"{i}.tif", image)
     own = config.copy_and_resolve_references()
     own.data.path = str(tmp_path)
-    found = survey(open_dataset(own.data, 0))
+    found = survey(open_dataset(own.data))
     assert "0.tif holds values that are not finite" in "\n".join(lines(found))
     rows = inspect_data.rows(own, inspect_data.readable(found))
     assert len(rows["images"]) == 2

@@ -17,10 +17,10 @@ from medssl_jax.data.sources import describe, open_dataset
 from medssl_jax.errors import UserError
 
 
-def opened(path="", seed=0, **changes):
+def opened(path="", **changes):
     config = base().data
     config.update({"path": str(path), **changes})
-    return open_dataset(config, seed)
+    return open_dataset(config)
 
 
 def save(path, array):

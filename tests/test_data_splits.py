@@ -27,7 +27,7 @@ def labelled(*counts):
 
 @pytest.fixture(scope="module")
 def sample():
-    return open_dataset(base().data, 0)
+    return open_dataset(base().data)
 
 
 def test_every_stratum_gives_its_share():

@@ -126,7 +126,7 @@ def test_fine_tuning_from_an_earlier_run(finished, tmp_path):
 
 
 def test_images_that_were_pretrained_on_do_not_test(finished, tmp_path):
-    """Another seed draws other test images from a folder without a split."""
+    """Another config.data.seed draws other test images from a folder without a split."""
     data = folder(tmp_path / "data", count=12)
     flags = [f"--config.data.path={data}", "--config.finetune.labels=1 image", "--config.finetune.inits=tower"]
     first = run(*flags, workdir=tmp_path / "first")
@@ -135,7 +135,7 @@ def test_images_that_were_pretrained_on_do_not_test(finished, tmp_path):
     assert run(*again, workdir=tmp_path / "same").returncode == 0
     for path in [*(data / "images").iterdir(), *(data / "masks").iterdir()]:
         path.rename(path.with_name(f"renamed_{path.name}"))
-    said = sentence(run(*again, "--config.seed=1", workdir=tmp_path / "other"))
+    said = sentence(run(*again, "--config.data.seed=1", workdir=tmp_path / "other"))
     assert re.search(r"\d of the 2 test images \(images/renamed_cell\d+\.png is the first\) were pretrained on in .*first", said)
 
 

@@ -16,7 +16,7 @@ from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import make_step
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ("tower", "simclr", "byol", "restoration")
+METHODS = ("tower", "simclr", "byol", "restoration", "spark")
 CHANNELS = 2
 
 

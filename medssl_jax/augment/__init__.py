@@ -16,6 +16,7 @@ from medssl_jax.augment.geometry import (
     source_coordinates,
     to_unit,
 )
+from medssl_jax.augment.masks import hidden_grid
 from medssl_jax.augment.proxy import Proxy
 from medssl_jax.augment.views import RECIPES, Recipe, recipe
 
@@ -27,6 +28,7 @@ __all__ = [
     "crop_labels",
     "dihedral",
     "fold",
+    "hidden_grid",
     "inverse_pose",
     "random_pose",
     "random_resized_crop",

@@ -30,9 +30,14 @@ def block_mask(keys: jax.Array, images: jax.Array, zero_fraction: float, cells: 
     cells = cells or default_cells(height, width)
     if cells > min(height, width):
         raise UserError(f"mask_cells={cells} is more than the {min(height, width)} pixels of the images' side; set at most that, or 0.")
-    grid = choose(keys, cells**2, round(zero_fraction * cells**2)).reshape(-1, cells, cells)
+    grid = hidden_grid(keys, cells, round(zero_fraction * cells**2))
     rows, columns = jnp.arange(height) * cells // height, jnp.arange(width) * cells // width
     return _zero(images, grid[:, rows][:, :, columns])
+
+
+def hidden_grid(keys: jax.Array, cells: int, count: int) -> jax.Array:
+    """Exactly `count` random cells of a cells x cells grid a key: bool [B, cells, cells]."""
+    return choose(keys, cells**2, count).reshape(-1, cells, cells)
 
 
 def default_cells(height: int, width: int) -> int:

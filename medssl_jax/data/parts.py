@@ -13,7 +13,7 @@ PARTS = ("train", "val", "test")
 LABEL_NAMES = {"segmentation": "mask", "classification": "class"}
 
 
-def assign(items: Sequence[Item], task: str, config: ConfigDict, seed: int) -> tuple[dict[str, list[int]], list[str]]:
+def assign(items: Sequence[Item], task: str, config: ConfigDict) -> tuple[dict[str, list[int]], list[str]]:
     """Positions of the images of each part, and what a user should know about them.
 
     val and test hold labelled images only; where the data give none of them, `config.val_fraction` or `test_fraction` of the labelled
@@ -24,7 +24,7 @@ def assign(items: Sequence[Item], task: str, config: ConfigDict, seed: int) -> t
     missing = {part: config[f"{part}_fraction"] for part in ("test", "val") if (part, True) not in zip(where, labelled)}
     free = [i for i, part in enumerate(where) if part == "train" and labelled[i]]
     if missing and free:
-        for i, part in zip(free, split([_stratum(items[i], task) for i in free], missing, seed)):
+        for i, part in zip(free, split([_stratum(items[i], task) for i in free], missing, config.seed)):
             where[i] = part
     parts = {part: [i for i, w in enumerate(where) if w == part and (part == "train" or labelled[i])] for part in PARTS}
     given = any(item.part for item in items)

@@ -36,8 +36,8 @@ class Opened:
     citation: str = ""
 
 
-def open_dataset(config: ConfigDict, seed: int) -> Dataset:
-    """The data set of `config` (the options under `config.data`); `seed` draws the parts that the data do not bring.
+def open_dataset(config: ConfigDict) -> Dataset:
+    """The data set of `config` (the options under `config.data`); its `seed` draws the parts that the data do not bring.
 
     Raises UserError for a path that is missing or holds no images, for damaged files, mixed channel counts, masks or classes that do
     not fit, and a task that the data have no labels for.
@@ -54,7 +54,7 @@ def open_dataset(config: ConfigDict, seed: int) -> Dataset:
     color, recolored = _color(config.color, items)
     dtype = target_dtype([item.probe.dtype for item in items])
     preparation = Preparation(color, dtype, tuple(config.window), config.resize or (config.tile if task == "classification" else 0))
-    parts, drawn = assign(items, task, config, seed)
+    parts, drawn = assign(items, task, config)
     if not parts["train"]:
         raise UserError(f"{opened.name} has no training image: all {len(items)} are for validation or test; check the split.")
     source = Prepared(opened.collection, preparation, task, len(classes) if task == "segmentation" and config.mask == "classes" else 0)

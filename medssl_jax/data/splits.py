@@ -101,7 +101,7 @@ class Subset:
 
 
 def label_seed(seed: int, repeat: int) -> int:
-    """What chooses the labels of a repeat: another choice for every repeat of every `config.seed`."""
+    """What chooses the labels of a repeat: another choice for every repeat of every `config.data.seed`."""
     return LARGEST_REPEATS * seed + repeat
 
 

@@ -97,7 +97,7 @@ class Comparison:
         return rows(found, {}, self.config.seed)
 
     def _choose(self, amount: Amount, subset: int) -> Subset:
-        return choose(self.dataset, amount, label_seed(self.config.seed, subset), self.config.finetune.patch)
+        return choose(self.dataset, amount, label_seed(self.config.data.seed, subset), self.config.finetune.patch)
 
     def _record(self, cell: Cell, title: str, stop: StopRequest) -> None:
         began = time.perf_counter()

@@ -14,10 +14,11 @@ from medssl_jax.methods.base import Pretraining
 from medssl_jax.methods.byol import BYOL
 from medssl_jax.methods.restoration import Restoration
 from medssl_jax.methods.simclr import SimCLR
+from medssl_jax.methods.spark import Spark
 from medssl_jax.methods.tower import Tower
 from medssl_jax.models import Backbone, build_backbone, pixel_head, projector
 
-__all__ = ["BYOL", "Pretraining", "Restoration", "SimCLR", "Tower", "build", "view_recipe"]
+__all__ = ["BYOL", "Pretraining", "Restoration", "SimCLR", "Spark", "Tower", "build", "view_recipe"]
 
 RESTORATIONS = {"l1": l1, "l2": l2}
 
@@ -54,6 +55,10 @@ def _restoration(config: ConfigDict, backbone: Backbone, views: Recipe, channels
     return Restoration(backbone, pixel_head(channels), views, Proxy(**config.method.proxy), RESTORATIONS[config.method.restoration])
 
 
+def _spark(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Spark:
+    return Spark(backbone, pixel_head(channels), views, config.method.zero_fraction)
+
+
 def _tower(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Tower:
     m = config.method
     return Tower(
@@ -74,4 +79,5 @@ _MAKERS: dict[str, Callable[[ConfigDict, Backbone, Recipe, int], Pretraining]] =
     "simclr": _simclr,
     "byol": _byol,
     "restoration": _restoration,
+    "spark": _spark,
 }

@@ -36,9 +36,11 @@ def init_backbone(key: jax.Array, backbone: Backbone, images: jax.Array, decoder
     return params, stats, features, decoded
 
 
-def forward(network: Network, part: str, params: dict, stats: dict, x: Any, train: bool = True) -> tuple[Any, dict]:
+def forward(
+    network: Network, part: str, params: dict, stats: dict, x: Any, train: bool = True, visible: jax.Array | None = None
+) -> tuple[Any, dict]:
     """Apply one part; returns its output and all statistics with that part's replaced."""
-    out, new = network.apply(params[part], stats[part], x, train=train)
+    out, new = network.apply(params[part], stats[part], x, train=train, visible=visible)
     return out, {**stats, part: new}
 
 

@@ -10,11 +10,22 @@ from ml_collections import ConfigDict
 
 from medssl_jax.errors import UserError
 from medssl_jax.models.heads import linear, pixel_head, pool, projector
-from medssl_jax.models.network import NORM_MOMENTUM, Network, Style
+from medssl_jax.models.network import NORM_MOMENTUM, Network, Style, spread
 from medssl_jax.models.resnet import EXPANSION, ResNetEncoder, torchvision_name
 from medssl_jax.models.unet import Decoder, UNetEncoder
 
-__all__ = ["NORM_MOMENTUM", "Backbone", "Network", "build_backbone", "linear", "pixel_head", "pool", "projector", "torchvision_name"]
+__all__ = [
+    "NORM_MOMENTUM",
+    "Backbone",
+    "Network",
+    "build_backbone",
+    "linear",
+    "pixel_head",
+    "pool",
+    "projector",
+    "spread",
+    "torchvision_name",
+]
 
 
 @dataclasses.dataclass(frozen=True)

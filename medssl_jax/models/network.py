@@ -26,11 +26,15 @@ class Network:
         variables = self.module.init(key, x, train=False)
         return variables["params"], variables.get("batch_stats", {})
 
-    def apply(self, params: Tree, stats: Tree, x: Any, *, train: bool) -> tuple[Any, Tree]:
-        """The output and the new statistics. With train=False the running statistics are used, and come back unchanged."""
+    def apply(self, params: Tree, stats: Tree, x: Any, *, train: bool, visible: jax.Array | None = None) -> tuple[Any, Tree]:
+        """The output and the new statistics. With train=False the running statistics are used, and come back unchanged.
+
+        An encoder also takes what is `visible` of its input, bool [B, h, w], each cell the same share of the image.
+        """
+        options = {"train": train} if visible is None else {"train": train, "visible": visible}
         if not (train and stats):
-            return self.module.apply({"params": params, "batch_stats": stats}, x, train=train), stats
-        out, new = self.module.apply({"params": params, "batch_stats": stats}, x, train=True, mutable=["batch_stats"])
+            return self.module.apply({"params": params, "batch_stats": stats}, x, **options), stats
+        out, new = self.module.apply({"params": params, "batch_stats": stats}, x, **options, mutable=["batch_stats"])
         return out, new["batch_stats"]
 
 
@@ -53,11 +57,18 @@ class Style:
             features, (kernel, kernel), (stride, stride), (pad, pad), use_bias=False, dtype=self.dtype, kernel_init=conv_init, name=name
         )
 
-    def normalise(self, x: jax.Array, train: bool, name: str) -> jax.Array:
-        """Batch norm over the global batch (PyTorch's momentum is one minus this one), or group norm with 8 groups at most."""
+    def normalise(self, x: jax.Array, train: bool, name: str, visible: jax.Array | None = None) -> jax.Array:
+        """Batch norm over the global batch (PyTorch's momentum is one minus this one), or group norm with 8 groups at most.
+
+        Where `visible` is given, only what is visible counts, and the rest comes out as 0: what a sparse convolution gives.
+        """
         if self.norm == "batch":
-            return nn.BatchNorm(not train, momentum=NORM_MOMENTUM, epsilon=1e-5, dtype=self.dtype, name=name)(x)
-        return nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype, name=name)(x)
+            norm: Any = nn.BatchNorm(not train, momentum=NORM_MOMENTUM, epsilon=1e-5, dtype=self.dtype, name=name)
+        else:
+            norm = nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype, name=name)
+        if visible is None:
+            return norm(x)
+        return hide(norm(x, mask=jnp.broadcast_to(spread(visible, x), x.shape)), visible)
 
 
 def _groups(channels: int, most: int = 8) -> int:
@@ -72,11 +83,11 @@ class ConvPair(nn.Module):
     signed: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, visible: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H, W, features]."""
         for i in (1, 2):
             x = self.style.conv(self.features, 3, name=f"conv{i}")(x)
-            x = self.style.normalise(x, train, f"bn{i}")
+            x = self.style.normalise(x, train, f"bn{i}", visible)
             x = x if i == 2 and self.signed else nn.relu(x)
         return x
 
@@ -106,6 +117,17 @@ def upsample(x: jax.Array, like: jax.Array) -> jax.Array:
         spread = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, 2, width, 2, channels))
         return spread.reshape(batch, rows, columns, channels)
     return jax.image.resize(x, (batch, rows, columns, channels), "nearest")
+
+
+def spread(cells: jax.Array, like: jax.Array) -> jax.Array:
+    """[B, h, w] -> [B, H, W, 1], the height and width of `like`, of which h and w are divisors."""
+    rows, columns = (whole // part for whole, part in zip(like.shape[1:3], cells.shape[1:3], strict=True))
+    return cells.repeat(rows, axis=1).repeat(columns, axis=2)[..., None]
+
+
+def hide(x: jax.Array, visible: jax.Array | None) -> jax.Array:
+    """0 in the cells that are not visible (None: all are)."""
+    return x if visible is None else jnp.where(spread(visible, x), x, jnp.zeros((), x.dtype))
 
 
 def to_signed(x: jax.Array, dtype: Any) -> jax.Array:

@@ -7,7 +7,7 @@ import re
 import flax.linen as nn
 import jax
 
-from medssl_jax.models.network import Style, max_pool, to_signed
+from medssl_jax.models.network import Style, hide, max_pool, to_signed
 
 STAGES = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
@@ -21,12 +21,12 @@ class BasicBlock(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, visible: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, features]."""
         s = self.style
-        y = nn.relu(s.normalise(s.conv(self.features, 3, self.stride, name="conv1")(x), train, "bn1"))
-        y = s.normalise(s.conv(self.features, 3, name="conv2")(y), train, "bn2")
-        return nn.relu(y + _shortcut(x, y, self.stride, s, train))
+        y = nn.relu(s.normalise(s.conv(self.features, 3, self.stride, name="conv1")(x), train, "bn1", visible))
+        y = s.normalise(s.conv(self.features, 3, name="conv2")(y), train, "bn2", visible)
+        return nn.relu(y + _shortcut(x, y, self.stride, s, train, visible))
 
 
 class Bottleneck(nn.Module):
@@ -37,19 +37,19 @@ class Bottleneck(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, visible: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> [B, H / stride, W / stride, 4 * features]."""
         s = self.style
-        y = nn.relu(s.normalise(s.conv(self.features, 1, name="conv1")(x), train, "bn1"))
-        y = nn.relu(s.normalise(s.conv(self.features, 3, self.stride, name="conv2")(y), train, "bn2"))
-        y = s.normalise(s.conv(4 * self.features, 1, name="conv3")(y), train, "bn3")
-        return nn.relu(y + _shortcut(x, y, self.stride, s, train))
+        y = nn.relu(s.normalise(s.conv(self.features, 1, name="conv1")(x), train, "bn1", visible))
+        y = nn.relu(s.normalise(s.conv(self.features, 3, self.stride, name="conv2")(y), train, "bn2", visible))
+        y = s.normalise(s.conv(4 * self.features, 1, name="conv3")(y), train, "bn3", visible)
+        return nn.relu(y + _shortcut(x, y, self.stride, s, train, visible))
 
 
-def _shortcut(x: jax.Array, y: jax.Array, stride: int, style: Style, train: bool) -> jax.Array:
+def _shortcut(x: jax.Array, y: jax.Array, stride: int, style: Style, train: bool, visible: jax.Array | None) -> jax.Array:
     if x.shape == y.shape:
         return x
-    return style.normalise(style.conv(y.shape[-1], 1, stride, name="downsample_0")(x), train, "downsample_1")
+    return style.normalise(style.conv(y.shape[-1], 1, stride, name="downsample_0")(x), train, "downsample_1", visible)
 
 
 class ResNetEncoder(nn.Module):
@@ -60,19 +60,19 @@ class ResNetEncoder(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array, train: bool, visible: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """[B, H, W, C] in [0, 1] -> the input itself, the stem's map at stride 2, and the four stages' at 4, 8, 16, 32."""
-        x = to_signed(x, self.style.dtype)
+        x = hide(to_signed(x, self.style.dtype), visible)
         maps = [x]
         x = self.style.conv(self.width, 7, 2, name="conv1")(x)
-        x = nn.relu(self.style.normalise(x, train, "bn1"))
+        x = nn.relu(self.style.normalise(x, train, "bn1", visible))
         maps.append(x)
-        x = max_pool(x, 3)
+        x = hide(max_pool(x, 3), visible)
         block = self.style.block(BasicBlock if EXPANSION[self.name_] == 1 else Bottleneck)
         for stage, count in enumerate(STAGES[self.name_]):
             for i in range(count):
                 stride = 2 if stage and not i else 1
-                x = block(self.width * 2**stage, stride, self.style, name=f"layer{stage + 1}_{i}")(x, train)
+                x = block(self.width * 2**stage, stride, self.style, name=f"layer{stage + 1}_{i}")(x, train, visible)
             maps.append(x)
         return tuple(maps)
 

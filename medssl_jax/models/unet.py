@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from medssl_jax.errors import UserError
-from medssl_jax.models.network import ConvPair, Style, max_pool, to_signed, upsample
+from medssl_jax.models.network import ConvPair, Style, hide, max_pool, to_signed, upsample
 
 
 class UNetEncoder(nn.Module):
@@ -18,7 +18,7 @@ class UNetEncoder(nn.Module):
     style: Style
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(self, x: jax.Array, train: bool, visible: jax.Array | None = None) -> tuple[jax.Array, ...]:
         """[B, H, W, C] in [0, 1] -> maps [B, H / 2^i, W / 2^i, width * 2^i], finest first."""
         smallest = 2 ** (self.depth - 1)
         if min(x.shape[1:3]) < smallest:
@@ -26,11 +26,11 @@ class UNetEncoder(nn.Module):
                 f"a U-Net of config.model.depth={self.depth} halves its images to nothing: they are {x.shape[1]} x {x.shape[2]} px and "
                 f"must be {smallest} or more; lower the depth or raise config.views.size and config.finetune.patch."
             )
-        x, maps = to_signed(x, self.style.dtype), []
+        x, maps = hide(to_signed(x, self.style.dtype), visible), []
         for level in range(self.depth):
             if level:
                 x = max_pool(x, 2)
-            x = self.style.block(ConvPair)(self.width * 2**level, self.style, name=f"level{level}")(x, train)
+            x = self.style.block(ConvPair)(self.width * 2**level, self.style, name=f"level{level}")(x, train, visible)
             maps.append(x)
         return tuple(maps)
 
