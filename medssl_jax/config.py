@@ -152,6 +152,9 @@ def _finetune() -> ConfigDict:
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
     f.norms = "pool"  # pool: norms hold the statistics of the unlabelled images | batch: they take those of the labelled batches
+    f.unlabelled = False  # learn from the unlabelled images too, by a mean teacher
+    f.consistency_weight = 1.0  # of the teacher's and the student's agreement
+    f.teacher_decay = 0.99
     f.head_warmup = 0.0  # fraction of the steps in which the head alone is trained
     f.eval_every = 25  # steps between the validations that select the weights
     return f
@@ -247,6 +250,8 @@ _RULES: dict[str, Rule] = {
     "finetune.batch": _at_least(1),
     "finetune.transferred_rate": _between(0, 1),
     "finetune.norms": _one_of("pool", "batch"),
+    "finetune.consistency_weight": _at_least(0),
+    "finetune.teacher_decay": _between(0, 1),
     "finetune.head_warmup": _between(0, 1),
     "finetune.eval_every": _at_least(1),
     **{

@@ -56,7 +56,7 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
         records = compare(config, dataset, pretrained, mesh, workdir, stop)
     total = round(time.perf_counter() - began, 1)
     seconds = {"since the last start": total} if continued else {"total": total}
-    if not continued and not config.pretrain.from_run:
+    if not continued and pretrained.seconds and not config.pretrain.from_run:
         seconds = {"pretrain": round(pretrained.seconds, 1), **seconds}
     write_json(workdir / "results.json", records)
     write_json(workdir / "summary.json", _summary(config, dataset, pretrained, mesh, command, seconds))
@@ -148,8 +148,9 @@ def _exists(dataset: Dataset, amount: Amount, patch: int) -> bool:
 
 
 def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
-    """random, the method, and its encoder alone where it has a decoder to leave behind."""
-    possible = ["random", method, *([f"{method}/encoder"] if decoder else [])]
+    """random, and where something was pretrained the method, and its encoder alone where it has a decoder to leave behind."""
+    pretrained = [method, *([f"{method}/encoder"] if decoder else [])]
+    possible = ["random"] + (pretrained if method != pretraining.NO_METHOD else [])
     if config.finetune.inits == "auto":
         return possible
     chosen = list(dict.fromkeys(name.strip() for name in config.finetune.inits.split(",")))

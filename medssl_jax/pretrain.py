@@ -31,6 +31,7 @@ from medssl_jax.train.loop import Plan, StopRequest, train
 from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
+NO_METHOD = "none"  # the control alone: fine-tuning from random weights
 PICTURED = 6  # images in the triplets of the report
 READERS = 8  # images read at a time for their fingerprints
 MANY = 200  # images: where reading takes long enough to say so
@@ -99,6 +100,8 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
         run = Path(config.pretrain.from_run).expanduser()
         checkpoint.check_inventory(run / "pretrained", _about(run).get("files", {}))
         return
+    if config.method.name == NO_METHOD:
+        return
     methods.build(config, dataset.channels, dataset.modality)
     TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
     meshes.check_batch(config.pretrain.batch, config.pretrain.accumulate, mesh, "pretrain.batch")
@@ -106,12 +109,15 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
 
 
 def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, stop: StopRequest) -> Pretrained:
-    """Pretrain on the pool, continuing from the latest checkpoint in `workdir`; a finished pretraining is only loaded."""
+    """Pretrain on the pool, continuing from the latest checkpoint in `workdir`; a finished pretraining is only loaded, and with the method
+    `none` there is none."""
     if config.pretrain.from_run:
         run = Path(config.pretrain.from_run).expanduser()
         found = load(run, mesh)
         _check_unseen(dataset, found, run)
         return dataclasses.replace(found, warnings=tuple(f"In the run {run.name}: {warning}" for warning in found.warnings))
+    if config.method.name == NO_METHOD:
+        return Pretrained(NO_METHOD, {})
     if (workdir / "pretrained.json").exists():
         return load(workdir, mesh)
     began = time.perf_counter()

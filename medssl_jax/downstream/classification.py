@@ -37,11 +37,12 @@ class Classifier:
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """Cross-entropy."""
-        logits, stats = self._logits(params, carried["stats"], views["image"], train=True)
+        logits, stats = self.logits(params, carried["stats"], views["image"], train=True)
         accuracy = (logits.argmax(-1) == views["label"]).mean()
         return cross_entropy(logits, views["label"]), ({"stats": stats}, {"accuracy": accuracy})
 
-    def _logits(self, params: Any, stats: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+    def logits(self, params: Any, stats: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+        """[B, S, S, C] in [0, 1] -> logits [B, K] and new statistics."""
         features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train and not self.steady)
         return base.forward(self.head, "head", params, stats, pool(features), train)
 
@@ -53,5 +54,5 @@ class Classifier:
         """uint8|uint16 [B, T, T, C], the whole image, scaled to the crop size -> class probabilities [B, K]."""
         count, height, width, _ = images.shape
         whole = jnp.tile(jnp.float32([[0, 0, height, width]]), (count, 1))
-        logits, _ = self._logits(params, carried["stats"], crop_and_resize(to_unit(images), whole, self.recipe.size), train=False)
+        logits, _ = self.logits(params, carried["stats"], crop_and_resize(to_unit(images), whole, self.recipe.size), train=False)
         return jax.nn.softmax(logits)

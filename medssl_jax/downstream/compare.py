@@ -57,19 +57,23 @@ class Comparison:
         side = config.finetune.patch if self.segmenting else config.data.tile
         target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
-        self.tuner = FineTuner(task, config.finetune, mesh, batch, self._calibration() if config.finetune.norms == "pool" else None)
+        calibration = self._calibration() if config.finetune.norms == "pool" else None
+        unlabelled = load_all(self._pool())["image"] if config.finetune.unlabelled else None
+        self.tuner = FineTuner(task, config.finetune, mesh, batch, calibration, unlabelled)
         self.tuner.check(parts)  # parts that do not fit are told before the first cell, not at theirs
         # a part of a classification, read once: its images are small
         self._whole = functools.cache(lambda part: load_all(TileSource(getattr(dataset, part), config.data.tile, kind="whole")))
-        self._predict = jax.jit(task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        self._predict = jax.jit(self.tuner.task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
 
     def _calibration(self) -> Calibration:
-        """On unlabelled images, as fine-tuning shows them."""
+        return Calibration(self.task.backbone, self.task.recipe, self._pool(), self.mesh, sub_seed(self.config.seed, "calibrate"))
+
+    def _pool(self) -> TileSource:
+        """Unlabelled images, as fine-tuning shows them."""
         size, kind = self.config.data.tile, "whole"
         if self.segmenting:
             size, kind = min(size, self.config.finetune.patch), "grid"
-        tiles = TileSource(Unlabelled(self.dataset.pool), size, kind=kind)
-        return Calibration(self.task.backbone, self.task.recipe, tiles, self.mesh, sub_seed(self.config.seed, "calibrate"))
+        return TileSource(Unlabelled(self.dataset.pool), size, kind=kind)
 
     def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:
         """The records of all cells, running those that have none; raises Interrupted between cells, and (one process) within one,

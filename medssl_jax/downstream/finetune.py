@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from medssl_jax.data.stream import index_batches, sub_seed
 from medssl_jax.downstream.classification import Classifier
+from medssl_jax.downstream.mean_teacher import MeanTeacher
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
 from medssl_jax.methods.calibrate import Calibration
@@ -46,14 +47,23 @@ class FineTuner:
     """One task on one mesh; compiled once, used for every initial weight, label amount and seed.
 
     With a `calibration` the norms hold what it measures before the training, whatever the weights; without one they learn from the
-    labelled batches.
+    labelled batches. Where `unlabelled` images [N, S, S, C] are given, a mean teacher learns from them too.
     """
 
     def __init__(
-        self, task: Task, config: ConfigDict, mesh: Mesh, batch: dict[str, np.ndarray], calibration: Calibration | None = None
+        self,
+        task: Task,
+        config: ConfigDict,
+        mesh: Mesh,
+        batch: dict[str, np.ndarray],
+        calibration: Calibration | None = None,
+        unlabelled: np.ndarray | None = None,
     ) -> None:
-        self.task, self.config, self.mesh = dataclasses.replace(task, steady=calibration is not None), config, mesh
-        self._calibration = calibration
+        steady = dataclasses.replace(task, steady=calibration is not None)
+        self.config, self.mesh, self._calibration, self._unlabelled = config, mesh, calibration, unlabelled
+        self.task: Task | MeanTeacher = steady
+        if unlabelled is not None:
+            self.task = MeanTeacher(steady, config.steps, config.consistency_weight, config.teacher_decay)
         meshes.check_batch(config.batch, 1, mesh, "finetune.batch")
         update = optimizer.build(config.optimizer, config.steps, config.head_warmup)
         place = meshes.replicated(mesh)
@@ -61,7 +71,7 @@ class FineTuner:
         self._start = jax.jit(lambda *args: fresh_state(update, *args), out_shardings=place)
         self._shapes = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in batch.items()}
         key = jax.random.key(0)
-        abstract = jax.eval_shape(self._start, key, *jax.eval_shape(task.init, key, self._shapes))
+        abstract = jax.eval_shape(self._start, key, *jax.eval_shape(self.task.init, key, self._shapes))
         self._places = meshes.shardings(abstract, mesh, fsdp=False)
         self._compiled: dict[int, Step] = {}
 
@@ -80,7 +90,8 @@ class FineTuner:
         """The compiled step of a run of `steps`."""
         if steps not in self._compiled:
             update = optimizer.build(self.config.optimizer, steps, self.config.head_warmup)
-            self._compiled[steps] = make_step(self.task, update, self.mesh, self._places)
+            task = dataclasses.replace(self.task, steps=steps) if isinstance(self.task, MeanTeacher) else self.task
+            self._compiled[steps] = make_step(task, update, self.mesh, self._places)
         return self._compiled[steps]
 
     def initial(self, seed: int, pretrained: Mapping[str, Tree]) -> tuple[jax.Array, Tree, Tree]:
@@ -106,11 +117,13 @@ class FineTuner:
 
         Everything random (fresh parts, order, augmentation) depends on `seed` alone, so initial weights are compared in pairs.
         """
-        state = self._start(*self.initial(seed, pretrained))
+        key, params, carried = self.initial(seed, pretrained)
+        if isinstance(self.task, MeanTeacher):
+            params, carried = self.task.with_teacher(params, carried)
+        state = self._start(key, params, carried)
         rates = optimizer.with_rates(state.opt_state, dict.fromkeys(pretrained, self.config.transferred_rate))
         state = state.replace(opt_state=jax.device_put(rates, meshes.replicated(self.mesh)))
         config, count = self.config, len(next(iter(examples.values())))
-        order = index_batches(count, seed=sub_seed(seed, "finetune/order"), global_batch=config.batch)
         best = Best()
 
         def evaluate(state: State) -> dict[str, float]:
@@ -121,8 +134,20 @@ class FineTuner:
         steps = self.steps(count)
         looks = max(config.eval_every, steps // MOST_LOOKS)
         plan = Plan(title, steps, config.batch, log_every=steps, eval_every=looks, option="finetune.optimizer")
-        train(state, self._step(steps), feed.from_device(self.mesh, examples, order), plan, evaluate=evaluate, stop=stop)
+        train(state, self._step(steps), self._batches(examples, seed), plan, evaluate=evaluate, stop=stop)
         return best
+
+    def _batches(self, examples: dict[str, np.ndarray], seed: int) -> Iterator[feed.Batch]:
+        """Batches of the labelled examples, each with as many unlabelled images where there are any."""
+        found = self._drawn(examples, sub_seed(seed, "finetune/order"))
+        if self._unlabelled is None:
+            return found
+        beside = self._drawn({"image": self._unlabelled}, sub_seed(seed, "finetune/unlabelled"))
+        return ({**batch, "unlabelled": more["image"]} for batch, more in zip(found, beside))
+
+    def _drawn(self, examples: dict[str, np.ndarray], seed: int) -> Iterator[feed.Batch]:
+        count = len(next(iter(examples.values())))
+        return feed.from_device(self.mesh, examples, index_batches(count, seed=seed, global_batch=self.config.batch))
 
 
 def transfer(params: Tree, carried: Tree, pretrained: Mapping[str, Tree]) -> tuple[Tree, Tree]:

@@ -38,11 +38,12 @@ class Segmenter:
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """Cross-entropy + soft Dice (the usual sum, as nnU-Net has it)."""
-        logits, stats = self._logits(params, carried["stats"], views["image"], train=True)
+        logits, stats = self.logits(params, carried["stats"], views["image"], train=True)
         entropy, overlap = cross_entropy(logits, views["mask"]), dice_loss(logits, views["mask"])
         return entropy + overlap, ({"stats": stats}, {"cross_entropy": entropy, "dice_loss": overlap})
 
-    def _logits(self, params: Any, stats: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+    def logits(self, params: Any, stats: Any, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+        """[B, S, S, C] in [0, 1] -> logits [B, S, S, K] and new statistics."""
         features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train and not self.steady)
         decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, features, train and not self.steady)
         return base.forward(self.head, "head", params, stats, decoded, train)
@@ -53,5 +54,5 @@ class Segmenter:
 
     def predict(self, params: Any, carried: Any, images: jax.Array) -> jax.Array:
         """uint8|uint16 [B, S, S, C] -> class probabilities [B, S, S, K]."""
-        logits, _ = self._logits(params, carried["stats"], to_unit(images), train=False)
+        logits, _ = self.logits(params, carried["stats"], to_unit(images), train=False)
         return jax.nn.softmax(logits)

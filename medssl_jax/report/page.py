@@ -151,11 +151,13 @@ def _story(run: Run) -> str:
     network = f"U-Net with a {get('model.name')} encoder" if get("model.name") != "unet" else "plain U-Net"
     earlier = get("pretrain.from_run")
     first = (
-        f"The pretrained {network} was taken from the run {Path(str(earlier)).name}."
-        if earlier
-        else f"A {network} was pretrained with {method} and without labels: {get('pretrain.steps')} steps of {get('pretrain.batch')} "
+        f"A {network} was pretrained with {method} and without labels: {get('pretrain.steps')} steps of {get('pretrain.batch')} "
         f"crops of {get('views.size')} x {get('views.size')} pixels."
     )
+    if earlier:
+        first = f"The pretrained {network} was taken from the run {Path(str(earlier)).name}."
+    elif get("method.name") == "none":
+        first = f"A {network} was not pretrained: the labels alone taught it."
     arms = "; ".join(dict.fromkeys(arm(init) for table in main_tables(run.rows) for init in table.inits if init != COLOUR_HISTOGRAM))
     amounts = ", ".join(amount_name(amount) for table in main_tables(run.rows)[:1] for amount in table.amounts)
     passes = f" ({get('finetune.epochs'):g} passes over the labels where that is more)" if get("finetune.epochs") else ""

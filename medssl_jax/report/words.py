@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-ARMS = {"random": "random weights", "tower": "TOWER", "simclr": "SimCLR", "byol": "BYOL", "restoration": "restoration"}
+ARMS = {
+    "random": "random weights",
+    "none": "no pretraining",
+    "tower": "TOWER",
+    "simclr": "SimCLR",
+    "byol": "BYOL",
+    "restoration": "restoration",
+    "spark": "SparK",
+}
 METRICS = {
     "dice": "Dice, mean over test images",
     "iou": "intersection over union, mean over test images",
