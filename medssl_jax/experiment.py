@@ -17,10 +17,10 @@ from ml_collections import ConfigDict
 
 from medssl_jax import pretrain as pretraining
 from medssl_jax.data.sources import Dataset, Selection, describe, open_dataset
-from medssl_jax.data.splits import Amount, choose, label_seed, parse_amounts
+from medssl_jax.data.splits import Amount, choose, parse_amounts
 from medssl_jax.data.tiles import TileSource
 from medssl_jax.downstream.classification import Classifier
-from medssl_jax.downstream.compare import Cell, Comparison, rows
+from medssl_jax.downstream.compare import Cell, Comparison, colour, labels_of, rows
 from medssl_jax.downstream.finetune import Task
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
@@ -77,9 +77,9 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     optimizer.build(config.finetune.optimizer, config.finetune.steps, option="finetune.optimizer")
     for amount in _amounts(config, dataset):
         for repeat in range(config.finetune.seeds):
-            chosen = choose(dataset, amount, label_seed(config.data.seed, repeat), config.finetune.patch)
+            subset = labels_of(config, dataset, amount, repeat)
             if dataset.task == "segmentation":
-                TileSource(Selection(dataset.pool, chosen.indices), config.finetune.patch, kind="grid", option="finetune.patch")
+                TileSource(Selection(dataset.pool, subset.indices), config.finetune.patch, kind="grid", option="finetune.patch")
 
 
 def _check_masks(dataset: Dataset) -> None:
@@ -115,15 +115,16 @@ def compare(
         return []
     amounts, inits = _amounts(config, dataset), _inits(config, pretrained.method, "decoder" in pretrained.parts)
     cells = [Cell(init, amount, s) for amount in amounts for s in range(config.finetune.seeds) for init in inits]
-    comparison = Comparison(config, dataset, _task(config, dataset), pretrained.parts, mesh, workdir)
+    comparison = Comparison(config, dataset, build_task(config, dataset), pretrained.parts, mesh, workdir)
     about = {"experiment": config.name, "dataset": dataset.name, "task": dataset.task}
     found = rows(comparison.run(cells, stop), about, config.seed)
     if dataset.task == "segmentation" and jax.process_index() == 0:
         _picture(workdir, dataset, cells)
-    return found + [{**about, **row, "seed": config.seed} for row in baselines.levels(dataset) + comparison.colour(cells)]
+    return found + [{**about, **row, "seed": config.seed} for row in baselines.levels(dataset) + colour(config, dataset, cells)]
 
 
-def _task(config: ConfigDict, dataset: Dataset) -> Task:
+def build_task(config: ConfigDict, dataset: Dataset) -> Task:
+    """What is fine-tuned: a segmenter or a classifier of the data set's classes."""
     backbone = build_backbone(config.model)
     views = dataclasses.replace(view_recipe(config, dataset.channels, dataset.modality), scale=tuple(config.finetune.scale))
     if dataset.task == "segmentation":

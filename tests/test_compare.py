@@ -14,7 +14,7 @@ import tiny
 from medssl_jax import experiment
 from medssl_jax.data.dataset import Dataset
 from medssl_jax.data.splits import choose, parse_amounts
-from medssl_jax.downstream.compare import Cell, Comparison, rows
+from medssl_jax.downstream.compare import Cell, Comparison, colour, labels_of, rows
 from medssl_jax.errors import UserError
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.mesh import make_mesh
@@ -46,7 +46,7 @@ def configured(task: str, **options):
 
 def comparison(task: str, folder, **options) -> Comparison:
     c, data, mesh = configured(task, **options), dataset(task), make_mesh(jax.devices()[:1])
-    return Comparison(c, data, experiment._task(c, data), {}, mesh, folder)
+    return Comparison(c, data, experiment.build_task(c, data), {}, mesh, folder)
 
 
 @pytest.mark.parametrize(("task", "metric", "above"), [("segmentation", "dice", 0.8), ("classification", "balanced_accuracy", 0.9)])
@@ -88,7 +88,7 @@ def test_another_seed_of_the_data_chooses_other_labels(tmp_path):
     made, amount = comparison("segmentation", tmp_path), parse_amounts("2 images")[0]
     of_seeds = []
     for made.config.data.seed in (0, 1):
-        of_seeds.append([made._choose(amount, repeat).ids for repeat in range(8)])
+        of_seeds.append([labels_of(made.config, made.dataset, amount, repeat).ids for repeat in range(8)])
     assert of_seeds[0] == [choose(made.dataset, amount, repeat, 20).ids for repeat in range(8)]
     assert of_seeds[0] != of_seeds[1]
 
@@ -127,10 +127,10 @@ def test_masks_of_one_value_are_refused(part, name):
 def test_colour_is_a_level_of_classification_alone(tmp_path):
     made = comparison("classification", tmp_path)
     cells = [Cell("random", amount, s) for amount in parse_amounts("4 images, all") for s in range(2)]
-    found = [r for r in made.colour(cells) if r["metric"] == "balanced_accuracy"]
+    found = [r for r in colour(made.config, made.dataset, cells) if r["metric"] == "balanced_accuracy"]
     assert [(r["labels"], r["subset"]) for r in found] == [(4, 0), (4, 1), (1.0, 0), (1.0, 1)]
     assert all(r["value"] == 1.0 for r in found)  # dark and bright
-    assert comparison("segmentation", tmp_path).colour([]) == []
+    assert colour(configured("segmentation"), dataset("segmentation"), cells) == []
 
 
 @pytest.mark.parametrize(

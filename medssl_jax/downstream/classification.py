@@ -52,7 +52,13 @@ class Classifier:
 
     def predict(self, params: Any, carried: Any, images: jax.Array) -> jax.Array:
         """uint8|uint16 [B, T, T, C], the whole image, scaled to the crop size -> class probabilities [B, K]."""
+        return jax.nn.softmax(self.logits(params, carried["stats"], self._whole(images), train=False)[0])
+
+    def features(self, params: Any, carried: Any, images: jax.Array) -> jax.Array:
+        """uint8|uint16 [B, T, T, C], as in `predict` -> the encoder's pooled features, float32 [B, F]."""
+        return pool(base.forward(self.backbone.encoder, "encoder", params, carried["stats"], self._whole(images), train=False)[0])
+
+    def _whole(self, images: jax.Array) -> jax.Array:
         count, height, width, _ = images.shape
-        whole = jnp.tile(jnp.float32([[0, 0, height, width]]), (count, 1))
-        logits, _ = self.logits(params, carried["stats"], crop_and_resize(to_unit(images), whole, self.recipe.size), train=False)
-        return jax.nn.softmax(logits)
+        boxes = jnp.tile(jnp.float32([[0, 0, height, width]]), (count, 1))
+        return crop_and_resize(to_unit(images), boxes, self.recipe.size)

@@ -19,9 +19,10 @@ from medssl_jax.data.sources import Dataset, Source, Unlabelled
 from medssl_jax.data.splits import Amount, Subset, choose, label_seed
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
+from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.finetune import FineTuner, Task
 from medssl_jax.downstream.predict import batched, segment
-from medssl_jax.evaluate import baselines, classification_metrics, segmentation_metrics
+from medssl_jax.evaluate import baselines, classification_metrics, knn_accuracy, ridge_accuracy, segmentation_metrics
 from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import read_json, say, write_json
@@ -63,7 +64,9 @@ class Comparison:
         self.tuner.check(parts)  # parts that do not fit are told before the first cell, not at theirs
         # a part of a classification, read once: its images are small
         self._whole = functools.cache(lambda part: load_all(TileSource(getattr(dataset, part), config.data.tile, kind="whole")))
-        self._predict = jax.jit(self.tuner.task.predict, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        self._predict = jax.jit(self.tuner.task.predict, out_shardings=meshes.replicated(mesh))
+        if isinstance(task, Classifier):
+            self._features = jax.jit(task.features, out_shardings=meshes.replicated(mesh))
 
     def _calibration(self) -> Calibration:
         return Calibration(self.task.backbone, self.task.recipe, self._pool(), self.mesh, sub_seed(self.config.seed, "calibrate"))
@@ -87,35 +90,22 @@ class Comparison:
         remedy = "delete it and start the same command again, which then runs that fine-tuning again"
         return [read_json(self.folder / f"{cell.file}.json", dict, remedy) for cell in cells]
 
-    def colour(self, cells: list[Cell]) -> list[dict[str, Any]]:
-        """Classification's level to beat: rows of logistic regression on colour histograms, on the cells' choices of labels."""
-        if self.segmenting:
-            return []
-        test = [self.dataset.test[i] for i in range(len(self.dataset.test))]
-        found = []
-        for amount, subset in dict.fromkeys((cell.amount, cell.subset) for cell in cells):
-            chosen = self._choose(amount, subset).examples(self.dataset)
-            metrics = baselines.colour_histogram([chosen[i] for i in range(len(chosen))], test, len(self.dataset.classes))
-            record = {"init": baselines.COLOUR_HISTOGRAM, "labels": amount.value, "label_unit": amount.unit, "subset": subset}
-            found.append({**record, "metrics": metrics, "n": len(test)})
-        return rows(found, {}, self.config.seed)
-
-    def _choose(self, amount: Amount, subset: int) -> Subset:
-        return choose(self.dataset, amount, label_seed(self.config.data.seed, subset), self.config.finetune.patch)
-
     def _record(self, cell: Cell, title: str, stop: StopRequest) -> None:
         began = time.perf_counter()
-        subset = self._choose(cell.amount, cell.subset)
+        subset = labels_of(self.config, self.dataset, cell.amount, cell.subset)
+        examples, parts = self._training(subset), {part: self.parts[part] for part in _parts_of(cell.init, self.parts)}
+        seed = sub_seed(self.config.seed, f"subset {cell.subset}")
         best = self.tuner.run(
-            self._training(subset),
-            {part: self.parts[part] for part in _parts_of(cell.init, self.parts)},
-            sub_seed(self.config.seed, f"subset {cell.subset}"),
+            examples,
+            parts,
+            seed,
             self._validate if len(self.dataset.val) else None,
             stop,
             f"{title} ({cell.init}, {cell.amount})",
         )
         assert best.weights is not None
         found, shown = self._score("test", *best.weights, TEST_OVERLAP)
+        found |= {} if self.segmenting else self._probe(examples, parts, seed)
         say(f"{title}: {cell.init}, {cell.amount}, repeat {cell.subset}: " + ", ".join(f"{k} {v:.3f}" for k, v in found.items()))
         if jax.process_index() == 0 and cell.subset == 0:
             np.savez_compressed(self.folder / f"{cell.file}.npz", *shown)
@@ -132,6 +122,14 @@ class Comparison:
             return {"image": tiles["image"], "mask": tiles["mask"]}
         tiles = load_all(TileSource(examples, self.config.data.tile, kind="whole"))
         return {"image": tiles["image"], "label": tiles["label"].astype(np.int32)}
+
+    def _probe(self, examples: dict[str, np.ndarray], parts: Mapping[str, Any], seed: int) -> dict[str, float]:
+        """What the encoder knows before it is fine-tuned: neighbours and ridge regression on its features of the labelled images."""
+        _, params, carried = self.tuner.initial(seed, parts)
+        features = batched(self._features, params, carried, self.mesh, self._eval_batch())
+        test = self._whole("test")
+        found = (features(examples["image"]), examples["label"], features(test["image"]), test["label"])
+        return {"knn_accuracy": knn_accuracy(*found), "ridge_accuracy": ridge_accuracy(*found)}
 
     def _validate(self, state: State) -> float:
         found, _ = self._score("val", state.params, state.carried, VALIDATION_OVERLAP)
@@ -165,6 +163,25 @@ def _parts_of(init: str, parts: Mapping[str, Any]) -> tuple[str, ...]:
     if init == "random":
         return ()
     return (init.split("/")[1],) if "/" in init else tuple(parts)
+
+
+def labels_of(config: ConfigDict, dataset: Dataset, amount: Amount, repeat: int) -> Subset:
+    """The labels of a repeat: those that `config.data.seed` chooses, whatever is fine-tuned."""
+    return choose(dataset, amount, label_seed(config.data.seed, repeat), config.finetune.patch)
+
+
+def colour(config: ConfigDict, dataset: Dataset, cells: list[Cell]) -> list[dict[str, Any]]:
+    """Classification's level to beat: rows of logistic regression on colour histograms, on the cells' choices of labels."""
+    if dataset.task != "classification":
+        return []
+    test = [dataset.test[i] for i in range(len(dataset.test))]
+    found = []
+    for amount, repeat in dict.fromkeys((cell.amount, cell.subset) for cell in cells):
+        examples = labels_of(config, dataset, amount, repeat).examples(dataset)
+        metrics = baselines.colour_histogram([examples[i] for i in range(len(examples))], test, len(dataset.classes))
+        record = {"init": baselines.COLOUR_HISTOGRAM, "labels": amount.value, "label_unit": amount.unit, "subset": repeat}
+        found.append({**record, "metrics": metrics, "n": len(test)})
+    return rows(found, {}, config.seed)
 
 
 def rows(records: list[dict[str, Any]], about: dict[str, str], seed: int) -> list[dict[str, Any]]:

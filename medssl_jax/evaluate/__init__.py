@@ -3,7 +3,7 @@
 from medssl_jax.evaluate.collapse import collapse_panel, collapse_warning
 from medssl_jax.evaluate.metrics import METRICS_VERSION, classification_metrics, dice, iou, pooled_dice, segmentation_metrics
 from medssl_jax.evaluate.probes import PROBE_VERSION, knn_accuracy, ridge_accuracy
-from medssl_jax.evaluate.statistics import PairedDifference, paired_difference
+from medssl_jax.evaluate.statistics import PairedDifference, holm, paired_difference
 
 __all__ = [
     "METRICS_VERSION",
@@ -13,6 +13,7 @@ __all__ = [
     "collapse_panel",
     "collapse_warning",
     "dice",
+    "holm",
     "iou",
     "knn_accuracy",
     "paired_difference",

@@ -21,6 +21,8 @@ METRICS = {
     "validation": "score on the validation images, by which the weights were chosen",
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
+    "knn_accuracy": "accuracy of the nearest neighbours by frozen features",
+    "ridge_accuracy": "accuracy of ridge regression on frozen features",
     "macro_auc": "area under the ROC curve, mean over classes",
 }
 UNITS = ("patch", "image", "fraction")  # from the fewest labels to the most

@@ -1,0 +1,193 @@
+"""What the tables compare: data sets x arms x repeats x amounts of labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import runpy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from medssl_jax.config import LAYOUT, validate
+from medssl_jax.data.splits import Amount, parse_amounts
+from medssl_jax.downstream.compare import Cell
+from medssl_jax.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BUDGETS = {"small": "two CPU cores", "full": "an accelerator"}
+# Each with a seed of its own (of pretraining, fresh weights, order and augmentation) and a choice of labels of its own, so that the
+# paired differences are independent: with every seed on every choice, intervals and tests are too narrow (experiments/README.md).
+REPEATS = 5
+NOT_OF_A_CELL = LAYOUT | {
+    "seed",
+    "data.path",
+    "finetune.labels",
+    "finetune.inits",
+    "finetune.seeds",
+}  # where it lies, and which cells were run
+
+Options = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """`path` below the folder of data sets ("": the built-in sample), amounts of labels, and options of each budget."""
+
+    name: str
+    path: str
+    amounts: str
+    small: Options
+    full: Options = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way to start a fine-tuning: a file of configs/ with options, and which `inits` of its runs are compared.
+
+    `only` names the amounts of labels that the arm is run at (empty: all of the data set's).
+    """
+
+    name: str
+    title: str
+    config: str
+    inits: tuple[str, ...]
+    options: Options = dataclasses.field(default_factory=dict)
+    only: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The cells that share one pretraining: a data set, an arm and a repeat."""
+
+    data: DataSet
+    arm: Arm
+    repeat: int
+    budget: str
+
+    def config(self, folder: Path) -> ConfigDict:
+        """The resolved config, its data below `folder`."""
+        size = "paper" if self.budget == "full" else "small"
+        config = runpy.run_path(str(CONFIGS / f"{self.arm.config}.py"))["get_config"](size)
+        for key, value in {**_COMMON[self.budget], **getattr(self.data, self.budget), **self.arm.options}.items():
+            _set(config, key, value)
+        config.seed = self.repeat
+        config.data.path = str(folder / self.data.path) if self.data.path else ""
+        config.finetune.labels = ", ".join(map(str, self.amounts))
+        config.finetune.inits = ", ".join(self.arm.inits)
+        validate(config)
+        return config
+
+    @property
+    def amounts(self) -> list[Amount]:
+        """Of labels, from few to all."""
+        amounts = parse_amounts(self.data.amounts)
+        return [a for a in amounts if not self.arm.only or str(a) in self.arm.only]
+
+    def name(self, init: str) -> str:
+        """What a fine-tuning from `init` is called in the tables: the arm, or its encoder alone."""
+        _, _, part = init.partition("/")
+        return f"{self.arm.name}/{part}" if part else self.arm.name
+
+    def key(self, cell: Cell) -> tuple[str, str, float, int, int]:
+        """The cell's place among the records of its data set and arm (`records.key`)."""
+        return self.name(cell.init), cell.amount.unit, cell.amount.value, cell.subset, self.repeat
+
+    def cells(self) -> list[Cell]:
+        """One fine-tuning each."""
+        return [Cell(init, amount, self.repeat) for amount, init in itertools.product(self.amounts, self.arm.inits)]
+
+
+def fingerprint(config: ConfigDict, pretraining: bool = False) -> str:
+    """Eight hexadecimal digits of the options that decide a cell's numbers beside its place in the grid; those of `pretraining` alone
+    where that is asked for.
+    """
+    options = {key: value for key, value in sorted(flat(config).items()) if key not in NOT_OF_A_CELL}
+    if pretraining:
+        options = {key: value for key, value in options.items() if not key.startswith("finetune.")}
+    return hashlib.sha256(json.dumps(options, default=list).encode()).hexdigest()[:8]
+
+
+def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and values."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
+    return found
+
+
+def groups(table: str, budget: str) -> Iterator[Group]:
+    """The groups of a table, data set by data set, the first repeat of all arms first. Raises UserError for a table that is none."""
+    if table not in TABLES:
+        raise UserError(f"there is no table {table!r}; choose one of {', '.join(TABLES)}.")
+    for name, arms in TABLES[table].items():
+        for repeat, arm in itertools.product(range(REPEATS), arms):
+            yield Group(DATA[name], ARMS[arm], repeat, budget)
+
+
+def _set(config: ConfigDict, key: str, value: Any) -> None:
+    """The option at a dotted key, changed."""
+    *path, last = key.split(".")
+    for name in path:
+        config = config[name]
+    config[last] = value
+
+
+_COMMON: dict[str, Options] = {"small": {"finetune.steps": 200, "finetune.eval_every": 50}, "full": {}}
+
+_DATA = (
+    DataSet("sample", "", "1 patch, 4 patches, 16 patches, all", {}),
+    DataSet(
+        "dsb2018_nuclei",
+        "dsb2018_nuclei",
+        "1%, 5%, 10%, 25%, all",
+        {"data.resize": 128, "data.color": "gray", "views.modality": "fluorescence", "data.tile": 96},
+    ),
+    DataSet("chase_db1", "chase_db1", "1 image, 2 images, 5 images, all", {"data.resize": 384, "views.modality": "fundus"}),
+    DataSet(
+        "cxr_montgomery",
+        "cxr_montgomery",
+        "1 image, 5 images, 10%, 25%, all",
+        {"data.resize": 64, "data.tile": 64, "views.modality": "xray"},
+    ),
+    DataSet("lc25000_histology", "lc25000_histology", "1%, 2%, 5%, 10%, all", {"data.tile": 64, "views.modality": "histology"}),
+    DataSet("pbc_blood_cells", "pbc_blood_cells", "1%, 2%, 5%, 10%, all", {"data.tile": 64, "views.modality": "histology"}),
+    DataSet("organamnist", "organamnist/organamnist.npz", "1%, 2%, 5%, 10%, all", {"data.tile": 28, "views.size": 24}),
+)
+DATA = {data.name: data for data in _DATA}
+
+_CURVE = {"method.proxy.curve": "fixed"}
+_MASK = {"method.proxy.mask": "block"}
+_NO_GENESIS = {
+    "method.restoration": "l1",
+    "method.proxy.curve": "none",
+    "method.proxy.curve_probability": 1.0,
+    "method.proxy.shuffle_probability": 0.0,
+    "method.proxy.paint_probability": 0.0,
+}
+_FEW = ("1 patch", "4 patches", "1%", "10%", "1 image", "5 images")  # where unlabelled images are used too
+
+_ARMS = (
+    Arm("random", "random weights", "supervised", ("random",)),
+    Arm("simclr", "SimCLR", "simclr", ("simclr",)),
+    Arm("byol", "BYOL", "byol", ("byol",)),
+    Arm("spark", "SparK", "spark", ("spark", "spark/encoder")),
+    Arm("genesis", "Models Genesis", "restoration", ("restoration",)),
+    Arm("gen-nl", "restoration of tone curves", "restoration", ("restoration",), {**_NO_GENESIS, **_CURVE}),
+    Arm("gen-m", "restoration of masks", "restoration", ("restoration",), {**_NO_GENESIS, **_MASK}),
+    Arm("gen-nlm", "restoration of both", "restoration", ("restoration",), {**_NO_GENESIS, **_CURVE, **_MASK}),
+    Arm("con-nlm", "InfoNCE on the proxy views, no restoration", "tower", ("tower",), {"method.restoration_weight": 0.0}),
+    Arm("tower", "TOWER", "tower", ("tower", "tower/encoder")),
+    Arm("random+unlabelled", "random weights, mean teacher", "supervised", ("random",), {"finetune.unlabelled": True}, _FEW),
+    Arm("tower+unlabelled", "TOWER, mean teacher", "tower", ("tower",), {"finetune.unlabelled": True}, _FEW),
+)
+ARMS = {arm.name: arm for arm in _ARMS}
+
+TABLES: dict[str, dict[str, tuple[str, ...]]] = {
+    "segmentation": dict.fromkeys(("sample", "dsb2018_nuclei", "chase_db1", "cxr_montgomery"), tuple(ARMS)),
+    "classification": dict.fromkeys(("lc25000_histology", "pbc_blood_cells", "organamnist"), tuple(ARMS)),
+}

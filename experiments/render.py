@@ -1,0 +1,205 @@
+"""Write the tables of experiments/README.md and docs/benchmark.png from the records alone: `python -m experiments.render [--check]`."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
+from experiments.grid import ARMS, DATA, TABLES
+from experiments.records import RECORDS, Book
+from medssl_jax.data.splits import parse_amounts
+from medssl_jax.errors import UserError
+from medssl_jax.evaluate import PairedDifference
+from medssl_jax.report.words import amount_name, signed
+
+PAGE = Path(__file__).resolve().parent / "README.md"
+METRICS = {"segmentation": ("dice",), "classification": ("macro_auc", "balanced_accuracy", "knn_accuracy", "ridge_accuracy")}
+CONTROLS = ("random", "simclr")
+LEVELS = "levels"
+TOWER_ON_ORGANAMNIST = (
+    "TOWER as published on OrganAMNIST (ResNet-50, 28 px; macro AUC with 1, 2 and 100 % of the labels): 0.930, 0.951, 0.996; random "
+    "weights there 0.868, 0.894, 0.989."
+)
+
+Line = Sequence[str]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Rewrite what stands between the markers of the page; the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=Path, default=RECORDS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is not what the records say")
+    asked = parser.parse_args(arguments)
+    try:
+        before = asked.page.read_text()
+        after = rendered(before, asked.records)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if asked.check:
+        return int(before != after)
+    asked.page.write_text(after)
+    return 0
+
+
+def rendered(page: str, records: Path) -> str:
+    """The page with every `<!-- table NAME BUDGET -->` ... `<!-- end -->` filled. Raises UserError for a name that is no table."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, budget = found[1], found[2]
+        if name not in PARTS:
+            raise UserError(f"the page asks for a table {name!r}; there are {', '.join(PARTS)}.")
+        return f"<!-- table {name} {budget} -->\n\n{PARTS[name](records, budget)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\S+) (\S+) -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
+
+
+def scores_of(records: Path, budget: str, dataset: str, metric: str, arms: Iterable[str]) -> Scores:
+    """What is recorded of a data set's arms in one metric."""
+    found = [record for arm in arms for record in Book(dataset, arm, budget, records).read()]
+    amounts = [(float(amount.value), amount.unit) for amount in parse_amounts(DATA[dataset].amounts)]
+    return collect(found, Book(dataset, LEVELS, budget, records).read(), dataset, metric, amounts)
+
+
+def _sets(table: str, metric: str, records: Path, budget: str) -> list[Scores]:
+    """The data sets of a table of which anything is recorded."""
+    every = [scores_of(records, budget, name, metric, arms) for name, arms in TABLES[table].items()]
+    return [scores for scores in every if scores.by_arm]
+
+
+def _page_of(table: str, records: Path, budget: str) -> str:
+    """All tables of segmentation, or of classification: scores, then differences, data set by data set; then over the data sets."""
+    parts = []
+    for number, metric in enumerate(METRICS[table]):
+        for scores in _sets(table, metric, records, budget):
+            heading = f"**{scores.dataset}**, {METRIC_NAMES[metric]}"
+            parts += [heading, scores_table(scores)]
+            if number == 0:
+                parts += [difference_table(scores, control) for control in CONTROLS if control in scores.by_arm]
+            if scores.dataset == "organamnist" and metric == "macro_auc":
+                parts.append(TOWER_ON_ORGANAMNIST)
+    return "\n\n".join(parts) or NOTHING
+
+
+def scores_table(scores: Scores) -> str:
+    """A line an arm: mean ± standard deviation over repeats, with the number of repeats where it is not that of the others."""
+    most = max((len(scores.cell(arm, amount)) for arm in scores.by_arm for amount in scores.amounts), default=0)
+    lines = [["start from", *map(amount_name, scores.amounts)]]
+    lines += [[_title(arm), *(_mean(scores.cell(arm, a), most) for a in scores.amounts)] for arm in _ordered(scores.by_arm)]
+    for name, by_amount in scores.levels.items():
+        constant = next(iter(by_amount.values())) if not by_amount.keys() & set(scores.amounts) else None
+        lines.append([name, *(_level(constant if constant is not None else by_amount.get(a)) for a in scores.amounts)])
+    return f"{_table(lines)}\n\nMean ± standard deviation over {most} repeats."
+
+
+def difference_table(scores: Scores, control: str) -> str:
+    """A line an arm: mean paired difference to the control, its 95 % interval (Student's t), and in how many repeats it was higher."""
+    head = [f"minus {_title(control)}", *map(amount_name, scores.amounts)]
+    others = [arm for arm in _ordered(scores.by_arm) if arm != control]
+    return _table([head, *([_title(arm), *(_difference(scores.difference(arm, a, control)) for a in scores.amounts)] for arm in others)])
+
+
+def pooled_table(table: str, records: Path, budget: str) -> str:
+    """Over the data sets of segmentation, or of classification: few labels and all of them, minus each control."""
+    metric = METRICS[table][0]
+    sets = _sets(table, metric, records, budget)
+    if not sets:
+        return NOTHING
+    arms = _ordered({arm for scores in sets for arm in scores.by_arm})
+    few: Callable[[Scores, str], dict[int, float]] = Scores.few
+    columns = [pooled(sets, arms, control, of) for control in CONTROLS for of in (few, _with_all)]
+    lines = [["start from", *(f"{what}, minus {_title(control)}" for control in CONTROLS for what in ("few labels", "all labels"))]]
+    for arm in arms:
+        found = [next((p for p in column if p.arm == arm), None) for column in columns]
+        if any(found):
+            lines.append([_title(arm), *map(_pooled, found)])
+    names = ", ".join(scores.dataset for scores in sets)
+    return (
+        f"{_table(lines)}\n\n{METRIC_NAMES[metric]}; pairs of {names}, every repeat; p of Wilcoxon's test, adjusted by Holm over the arms."
+    )
+
+
+def _with_all(scores: Scores, arm: str) -> dict[int, float]:
+    return dict(scores.by_arm.get(arm, {}).get(ALL, {}))
+
+
+def savings_table(records: Path, budget: str) -> str:
+    """For every method, the fewest labels that are not clearly below all labels: from random weights, and of the best method."""
+    lines: list[Line] = []
+    for table, metrics in METRICS.items():
+        for scores in _sets(table, metrics[0], records, budget):
+            first = best(scores)
+            for arm in _ordered(scores.by_arm):
+                if len(scores.cell(arm, scores.amounts[0])) > 1 and first is not None:
+                    found = [enough(scores, arm, control) for control in ("random", first)]
+                    lines.append([scores.dataset, _title(arm), *(amount_name(a) if a else "-" for a in found)])
+    head = ["data set", "start from", "not clearly below random weights with all labels", "nor below the best with all labels"]
+    return _table([head, *lines]) if lines else NOTHING
+
+
+def _ordered(arms: Iterable[str]) -> list[str]:
+    """In the order of the grid, an encoder alone after its whole network."""
+    names = list(ARMS)
+    return sorted(arms, key=lambda arm: (names.index(arm.partition("/")[0]), arm))
+
+
+def _title(arm: str) -> str:
+    name, _, part = arm.partition("/")
+    return f"{ARMS[name].title}, {part} only" if part else ARMS[name].title
+
+
+def _mean(values: Sequence[float], most: int) -> str:
+    if not values:
+        return "-"
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}{'' if len(values) == most else f' ({len(values)})'}"
+
+
+def _level(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _difference(found: PairedDifference | None) -> str:
+    if found is None:
+        return "-"
+    interval = f" [{signed(found.low)}, {signed(found.high)}]" if found.n > 1 else ""
+    return f"{signed(found.mean)}{interval}, {found.higher}/{found.n}"
+
+
+def _pooled(found: Pooled | None) -> str:
+    return "-" if found is None else f"{_difference(found.difference)}, p {found.p:.3f}"
+
+
+def _table(lines: Sequence[Line]) -> str:
+    head, *rest = lines
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in [head, rule, *rest])
+
+
+NOTHING = "Nothing is recorded yet."
+METRIC_NAMES = {
+    "dice": "Dice, mean over test images",
+    "macro_auc": "macro AUC after fine-tuning",
+    "balanced_accuracy": "balanced accuracy after fine-tuning",
+    "knn_accuracy": "accuracy of the nearest neighbours, frozen features",
+    "ridge_accuracy": "accuracy of a linear probe (ridge), frozen features",
+}
+PARTS: dict[str, Callable[[Path, str], str]] = {
+    "segmentation": functools.partial(_page_of, "segmentation"),
+    "classification": functools.partial(_page_of, "classification"),
+    "segmentation-over-sets": functools.partial(pooled_table, "segmentation"),
+    "classification-over-sets": functools.partial(pooled_table, "classification"),
+    "savings": savings_table,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
