@@ -43,6 +43,7 @@ class DataSet:
     amounts: str
     small: Options
     full: Options = dataclasses.field(default_factory=dict)
+    segmentation: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Group:
         config.seed = self.repeat
         config.data.path = str(folder / self.data.path) if self.data.path else ""
         config.finetune.labels = ", ".join(map(str, self.amounts))
-        config.finetune.inits = ", ".join(self.arm.inits)
+        config.finetune.inits = ", ".join(self.inits)
         validate(config)
         return config
 
@@ -97,9 +98,14 @@ class Group:
         """The cell's place among the records of its data set and arm (`records.key`)."""
         return self.name(cell.init), cell.amount.unit, cell.amount.value, cell.subset, self.repeat
 
+    @property
+    def inits(self) -> list[str]:
+        """What is compared: a classification leaves the decoder aside, and an encoder alone is the whole arm."""
+        return [init for init in self.arm.inits if self.data.segmentation or "/" not in init]
+
     def cells(self) -> list[Cell]:
         """One fine-tuning each."""
-        return [Cell(init, amount, self.repeat) for amount, init in itertools.product(self.amounts, self.arm.inits)]
+        return [Cell(init, amount, self.repeat) for amount, init in itertools.product(self.amounts, self.inits)]
 
 
 def fingerprint(config: ConfigDict, pretraining: bool = False) -> str:
@@ -121,11 +127,11 @@ def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def groups(table: str, budget: str) -> Iterator[Group]:
-    """The groups of a table, data set by data set, the first repeat of all arms first. Raises UserError for a table that is none."""
+    """The groups of a table, the first repeat of all data sets and arms first. Raises UserError for a table that is none."""
     if table not in TABLES:
         raise UserError(f"there is no table {table!r}; choose one of {', '.join(TABLES)}.")
-    for name, arms in TABLES[table].items():
-        for repeat, arm in itertools.product(range(REPEATS), arms):
+    for repeat, (name, arms) in itertools.product(range(REPEATS), TABLES[table].items()):
+        for arm in arms:
             yield Group(DATA[name], ARMS[arm], repeat, budget)
 
 
@@ -137,38 +143,59 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
     config[last] = value
 
 
-_COMMON: dict[str, Options] = {"small": {"finetune.steps": 200, "finetune.eval_every": 50}, "full": {}}
+_HISTOLOGY = {"data.tile": 64, "views.modality": "histology", "finetune.batch": 16}
+_FRACTIONS = "1%, 2%, 5%, 10%, all"
+
+_COMMON: dict[str, Options] = {"small": {"finetune.steps": 300, "finetune.eval_every": 50}, "full": {}}
 
 _DATA = (
-    DataSet("sample", "", "1 patch, 4 patches, 16 patches, all", {}),
+    DataSet("sample", "", "1 patch, 4 patches, 16 patches, all", {}, {"data.tile": 192, "views.size": 160, "finetune.patch": 64}),
     DataSet(
         "dsb2018_nuclei",
         "dsb2018_nuclei",
         "1%, 5%, 10%, 25%, all",
-        {"data.resize": 128, "data.color": "gray", "views.modality": "fluorescence", "data.tile": 96},
+        {"data.resize": 128, "data.color": "gray", "views.modality": "fluorescence"},
+        {"data.color": "gray", "views.modality": "fluorescence"},
     ),
-    DataSet("chase_db1", "chase_db1", "1 image, 2 images, 5 images, all", {"data.resize": 384, "views.modality": "fundus"}),
+    DataSet(
+        "chase_db1",
+        "chase_db1",
+        "1 image, 2 images, 5 images, all",
+        {"data.resize": 384, "views.modality": "fundus"},
+        {"views.modality": "fundus"},
+    ),
     DataSet(
         "cxr_montgomery",
         "cxr_montgomery",
         "1 image, 5 images, 10%, 25%, all",
         {"data.resize": 64, "data.tile": 64, "views.modality": "xray"},
+        {"views.modality": "xray"},
     ),
-    DataSet("lc25000_histology", "lc25000_histology", "1%, 2%, 5%, 10%, all", {"data.tile": 64, "views.modality": "histology"}),
-    DataSet("pbc_blood_cells", "pbc_blood_cells", "1%, 2%, 5%, 10%, all", {"data.tile": 64, "views.modality": "histology"}),
-    DataSet("organamnist", "organamnist/organamnist.npz", "1%, 2%, 5%, 10%, all", {"data.tile": 28, "views.size": 24}),
+    DataSet("lc25000_histology", "lc25000_histology", _FRACTIONS, _HISTOLOGY, {"data.tile": 224, "views.modality": "histology"}, False),
+    DataSet("pbc_blood_cells", "pbc_blood_cells", _FRACTIONS, _HISTOLOGY, {"data.tile": 224, "views.modality": "histology"}, False),
+    DataSet(
+        "organamnist",
+        "organamnist/organamnist.npz",
+        _FRACTIONS,
+        {"data.tile": 28, "views.size": 24, "finetune.batch": 32, "finetune.epochs": 1.0},
+        {"data.resize": 64, "data.tile": 64, "views.size": 64},
+        False,
+    ),
 )
 DATA = {data.name: data for data in _DATA}
 
-_CURVE = {"method.proxy.curve": "fixed"}
-_MASK = {"method.proxy.mask": "block"}
-_NO_GENESIS = {
-    "method.restoration": "l1",
-    "method.proxy.curve": "none",
-    "method.proxy.curve_probability": 1.0,
-    "method.proxy.shuffle_probability": 0.0,
-    "method.proxy.paint_probability": 0.0,
+_NO_CONTRAST = {"method.contrastive_weight": 0.0}
+_NO_MASK = {"method.proxy.mask": "none"}
+_NO_CURVE = {"method.proxy.curve": "none"}
+_GENESIS = {
+    "method.proxy.curve": "random",
+    "method.proxy.curve_probability": 0.9,
+    "method.proxy.inversion_probability": 0.5,
+    "method.proxy.mask": "none",
+    "method.proxy.shuffle_probability": 0.5,
+    "method.proxy.paint_probability": 0.9,
 }
+_BOTH = ("tower", "tower/encoder")
 _FEW = ("1 patch", "4 patches", "1%", "10%", "1 image", "5 images")  # where unlabelled images are used too
 
 _ARMS = (
@@ -177,17 +204,28 @@ _ARMS = (
     Arm("byol", "BYOL", "byol", ("byol",)),
     Arm("spark", "SparK", "spark", ("spark", "spark/encoder")),
     Arm("genesis", "Models Genesis", "restoration", ("restoration",)),
-    Arm("gen-nl", "restoration of tone curves", "restoration", ("restoration",), {**_NO_GENESIS, **_CURVE}),
-    Arm("gen-m", "restoration of masks", "restoration", ("restoration",), {**_NO_GENESIS, **_MASK}),
-    Arm("gen-nlm", "restoration of both", "restoration", ("restoration",), {**_NO_GENESIS, **_CURVE, **_MASK}),
+    Arm("gen-nl", "restoration of tone curves", "tower", ("tower",), {**_NO_CONTRAST, **_NO_MASK}),
+    Arm("gen-m", "restoration of masks", "tower", ("tower",), {**_NO_CONTRAST, **_NO_CURVE}),
+    Arm("gen-nlm", "restoration of both", "tower", _BOTH, _NO_CONTRAST),
     Arm("con-nlm", "InfoNCE on the proxy views, no restoration", "tower", ("tower",), {"method.restoration_weight": 0.0}),
-    Arm("tower", "TOWER", "tower", ("tower", "tower/encoder")),
+    Arm("tower", "TOWER", "tower", _BOTH),
     Arm("random+unlabelled", "random weights, mean teacher", "supervised", ("random",), {"finetune.unlabelled": True}, _FEW),
     Arm("tower+unlabelled", "TOWER, mean teacher", "tower", ("tower",), {"finetune.unlabelled": True}, _FEW),
+    Arm("tower-w1", "TOWER, restoration weight 1", "tower", _BOTH, {"method.restoration_weight": 1.0}),
+    Arm("tower-w100", "TOWER, restoration weight 100", "tower", _BOTH, {"method.restoration_weight": 100.0}),
+    Arm("tower-nl", "TOWER, tone curves alone", "tower", _BOTH, _NO_MASK),
+    Arm("tower-m", "TOWER, masks alone", "tower", _BOTH, _NO_CURVE),
+    Arm("tower-genesis", "TOWER, Models Genesis' corruptions", "tower", _BOTH, _GENESIS),
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 
+_ABLATED = ("random", "con-nlm", "gen-nlm", *(name for name in ARMS if name == "tower" or name.startswith("tower-")))
+_EVERY = tuple(name for name in ARMS if not name.startswith("tower-"))
+_MAIN = ("random", "simclr", "byol", "spark", "genesis", "tower")
+
+# Every arm on two sets of images and one of classes; on the others those that a user chooses from.
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
-    "segmentation": dict.fromkeys(("sample", "dsb2018_nuclei", "chase_db1", "cxr_montgomery"), tuple(ARMS)),
-    "classification": dict.fromkeys(("lc25000_histology", "pbc_blood_cells", "organamnist"), tuple(ARMS)),
+    "segmentation": {"sample": _EVERY, "cxr_montgomery": _EVERY, "dsb2018_nuclei": _MAIN, "chase_db1": _MAIN},
+    "classification": {"pbc_blood_cells": _EVERY, "lc25000_histology": _MAIN, "organamnist": _MAIN},
+    "ablation": {"sample": _ABLATED, "cxr_montgomery": _ABLATED},
 }

@@ -1,4 +1,4 @@
-"""Write the tables of experiments/README.md and docs/benchmark.png from the records alone: `python -m experiments.render [--check]`."""
+"""Write the tables of experiments/README.md and its pictures from the records alone: `python -m experiments.render [--check]`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import plots
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, DATA, TABLES
 from experiments.records import RECORDS, Book
@@ -22,6 +23,7 @@ from medssl_jax.report.words import amount_name, signed
 PAGE = Path(__file__).resolve().parent / "README.md"
 METRICS = {"segmentation": ("dice",), "classification": ("macro_auc", "balanced_accuracy", "knn_accuracy", "ridge_accuracy")}
 CONTROLS = ("random", "simclr")
+PICTURED = ("random", "tower", "simclr", "byol", "spark", "genesis")  # arms in the curves; the tables have all
 LEVELS = "levels"
 TOWER_ON_ORGANAMNIST = (
     "TOWER as published on OrganAMNIST (ResNet-50, 28 px; macro AUC with 1, 2 and 100 % of the labels): 0.930, 0.951, 0.996; random "
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     if asked.check:
         return int(before != after)
     asked.page.write_text(after)
+    for table in METRICS:
+        draw(table, asked.records, "small", asked.page.parent / "figures")
     return 0
 
 
@@ -125,6 +129,21 @@ def pooled_table(table: str, records: Path, budget: str) -> str:
     return (
         f"{_table(lines)}\n\n{METRIC_NAMES[metric]}; pairs of {names}, every repeat; p of Wilcoxon's test, adjusted by Holm over the arms."
     )
+
+
+def draw(table: str, records: Path, budget: str, folder: Path) -> None:
+    """The pictures of segmentation, or of classification, where anything is recorded: scores over labels, differences over data sets."""
+    metric = METRICS[table][0]
+    sets = _sets(table, metric, records, budget)
+    if not sets:
+        return
+    folder.mkdir(exist_ok=True)
+    name = METRIC_NAMES[metric]
+    shown = [arm for arm in PICTURED if any(arm in scores.by_arm for scores in sets)]
+    plots.label_efficiency(sets, shown, _title, name, folder / f"{table}.png")
+    found = pooled(sets, _ordered({arm for scores in sets for arm in scores.by_arm}), CONTROLS[0], Scores.few)
+    if found:
+        plots.differences(found, _title, f"{name}, minus random weights, few labels", folder / f"{table}_differences.png")
 
 
 def _with_all(scores: Scores, arm: str) -> dict[int, float]:

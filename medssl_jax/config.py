@@ -151,7 +151,9 @@ def _finetune() -> ConfigDict:
     f.batch = 8
     f.optimizer = _optimizer("adamw", 1e-3, 0.1)
     f.transferred_rate = 1.0  # learning rate of pretrained parts, as a multiple of the rate of fresh ones
-    f.norms = "pool"  # pool: norms hold the statistics of the unlabelled images | batch: they take those of the labelled batches
+    # auto | pool: norms hold the statistics of the unlabelled images | batch: they take those of the labelled batches.
+    # auto: pool for segmentation, where a patch or two have none worth taking, and batch for classification.
+    f.norms = "auto"
     f.unlabelled = False  # learn from the unlabelled images too, by a mean teacher
     f.consistency_weight = 1.0  # of the teacher's and the student's agreement
     f.teacher_decay = 0.99
@@ -249,7 +251,7 @@ _RULES: dict[str, Rule] = {
     "finetune.epochs": _at_least(0),
     "finetune.batch": _at_least(1),
     "finetune.transferred_rate": _between(0, 1),
-    "finetune.norms": _one_of("pool", "batch"),
+    "finetune.norms": _one_of("auto", "pool", "batch"),
     "finetune.consistency_weight": _at_least(0),
     "finetune.teacher_decay": _between(0, 1),
     "finetune.head_warmup": _between(0, 1),

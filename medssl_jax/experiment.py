@@ -73,7 +73,7 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
         _check_masks(dataset)
     check_batch(config.finetune.batch, 1, mesh, "finetune.batch")
     if not config.pretrain.from_run:
-        _inits(config, config.method.name, decoder=True)
+        _inits(config, config.method.name, dataset.task == "segmentation")
     optimizer.build(config.finetune.optimizer, config.finetune.steps, option="finetune.optimizer")
     for amount in _amounts(config, dataset):
         for repeat in range(config.finetune.seeds):
@@ -113,7 +113,10 @@ def compare(
     if not _can_compare(dataset):
         say(f"No fine-tuning: {_why_not(dataset)}.")
         return []
-    amounts, inits = _amounts(config, dataset), _inits(config, pretrained.method, "decoder" in pretrained.parts)
+    amounts, inits = (
+        _amounts(config, dataset),
+        _inits(config, pretrained.method, "decoder" in pretrained.parts and dataset.task == "segmentation"),
+    )
     cells = [Cell(init, amount, s) for amount in amounts for s in range(config.finetune.seeds) for init in inits]
     comparison = Comparison(config, dataset, build_task(config, dataset), pretrained.parts, mesh, workdir)
     about = {"experiment": config.name, "dataset": dataset.name, "task": dataset.task}
@@ -149,7 +152,7 @@ def _exists(dataset: Dataset, amount: Amount, patch: int) -> bool:
 
 
 def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
-    """random, and where something was pretrained the method, and its encoder alone where it has a decoder to leave behind."""
+    """random, and where something was pretrained the method, and its encoder alone where it has a decoder that the task uses."""
     pretrained = [method, *([f"{method}/encoder"] if decoder else [])]
     possible = ["random"] + (pretrained if method != pretraining.NO_METHOD else [])
     if config.finetune.inits == "auto":

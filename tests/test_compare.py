@@ -150,3 +150,11 @@ def test_what_fine_tuning_would_refuse_is_said_before_pretraining(options, messa
     c.finetune.update_from_flattened_dict(options)
     with pytest.raises(UserError, match=message):
         experiment.check(c, dataset("segmentation"), make_mesh(jax.devices()[:4]))
+
+
+@pytest.mark.parametrize(
+    ("task", "norms", "held"),
+    [("segmentation", "auto", True), ("classification", "auto", False), ("segmentation", "batch", False), ("classification", "pool", True)],
+)
+def test_norms_hold_the_pools_statistics_where_a_few_patches_have_none(task, norms, held, tmp_path):
+    assert comparison(task, tmp_path, norms=norms).tuner.task.steady is held

@@ -58,7 +58,8 @@ class Comparison:
         side = config.finetune.patch if self.segmenting else config.data.tile
         target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
-        calibration = self._calibration() if config.finetune.norms == "pool" else None
+        norms = config.finetune.norms if config.finetune.norms != "auto" else "pool" if self.segmenting else "batch"
+        calibration = self._calibration() if norms == "pool" else None
         unlabelled = load_all(self._pool())["image"] if config.finetune.unlabelled else None
         self.tuner = FineTuner(task, config.finetune, mesh, batch, calibration, unlabelled)
         self.tuner.check(parts)  # parts that do not fit are told before the first cell, not at theirs
