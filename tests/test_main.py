@@ -298,6 +298,18 @@ def test_bad_data(kind, tmp_path):
     assert expected in said
 
 
+def test_without_pretraining_and_with_unlabelled_images(tmp_path):
+    """The control alone: random weights, helped by a mean teacher; the page tells that nothing was pretrained."""
+    data, workdir = folder(tmp_path / "data"), tmp_path / "run"
+    call = [flag.replace("tower.py", "supervised.py") for flag in command(f"--config.data.path={data}", workdir=workdir)]
+    flags = ["--config.finetune.labels=1 image", "--config.finetune.unlabelled=True"]
+    result = subprocess.run([*call, *flags], cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert {row["init"] for row in json.loads((workdir / "results.json").read_text())} == {"random", "all foreground", "otsu"}
+    assert "was not pretrained" in (workdir / "report.html").read_text()
+    assert not (workdir / "pretrained.json").exists()
+
+
 BAD_OPTIONS = {
     "--config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
     "--config.method.temperature=-1.0": "config.method.temperature=-1.0 is out of range",
