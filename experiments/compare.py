@@ -72,13 +72,14 @@ class Pooled:
 
 def pooled(sets: Sequence[Scores], arms: Sequence[str], control: str, of: Callable[[Scores, str], Mapping[int, float]]) -> list[Pooled]:
     """Each arm against the control, a pair a data set and repeat, `of` giving the score of a data set's arm by repeat; p adjusted over
-    the arms. Arms that lack a pair of the control's are left out: they would be compared on other data.
+    the arms. Arms without a pair on one of the data sets are left out: they would be compared on other data.
     """
     found: list[tuple[str, PairedDifference]] = []
     for arm in arms:
         ours, theirs = ([of(scores, name) for scores in sets] for name in (arm, control))
-        if arm != control and all(set(a) == set(b) and b for a, b in zip(ours, theirs, strict=True)):
-            first, second = ([of_set[repeat] for of_set in side for repeat in sorted(of_set)] for side in (ours, theirs))
+        shared = [sorted(a.keys() & b.keys()) for a, b in zip(ours, theirs, strict=True)]
+        if arm != control and all(shared):
+            first, second = ([one[repeat] for one, repeats in zip(side, shared) for repeat in repeats] for side in (ours, theirs))
             found.append((arm, paired_difference(first, second)))
     adjusted = holm([difference.p for _, difference in found])
     return [Pooled(arm, control, difference, p) for (arm, difference), p in zip(found, adjusted, strict=True)]

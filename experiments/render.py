@@ -21,8 +21,13 @@ from medssl_jax.evaluate import PairedDifference
 from medssl_jax.report.words import amount_name, signed
 
 PAGE = Path(__file__).resolve().parent / "README.md"
-METRICS = {"segmentation": ("dice",), "classification": ("macro_auc", "balanced_accuracy", "knn_accuracy", "ridge_accuracy")}
+METRICS = {
+    "segmentation": ("dice",),
+    "ablation": ("dice",),
+    "classification": ("macro_auc", "balanced_accuracy", "knn_accuracy", "ridge_accuracy"),
+}
 CONTROLS = ("random", "simclr")
+PICTURES = ("segmentation", "classification")
 PICTURED = ("random", "tower", "simclr", "byol", "spark", "genesis")  # arms in the curves; the tables have all
 LEVELS = "levels"
 TOWER_ON_ORGANAMNIST = (
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if asked.check:
         return int(before != after)
     asked.page.write_text(after)
-    for table in METRICS:
+    for table in PICTURES:
         draw(table, asked.records, "small", asked.page.parent / "figures")
     return 0
 
@@ -87,7 +92,7 @@ def _page_of(table: str, records: Path, budget: str) -> str:
             heading = f"**{scores.dataset}**, {METRIC_NAMES[metric]}"
             parts += [heading, scores_table(scores)]
             if number == 0:
-                parts += [difference_table(scores, control) for control in CONTROLS if control in scores.by_arm]
+                parts += [difference_table(scores, control) for control in CONTROLS if scores.by_arm.keys() > {control}]
             if scores.dataset == "organamnist" and metric == "macro_auc":
                 parts.append(TOWER_ON_ORGANAMNIST)
     return "\n\n".join(parts) or NOTHING
@@ -101,7 +106,7 @@ def scores_table(scores: Scores) -> str:
     for name, by_amount in scores.levels.items():
         constant = next(iter(by_amount.values())) if not by_amount.keys() & set(scores.amounts) else None
         lines.append([name, *(_level(constant if constant is not None else by_amount.get(a)) for a in scores.amounts)])
-    return f"{_table(lines)}\n\nMean ± standard deviation over {most} repeats."
+    return f"{_table(lines)}\n\n{f'Mean ± standard deviation over {most} repeats' if most > 1 else 'One repeat'}."
 
 
 def difference_table(scores: Scores, control: str) -> str:
@@ -153,8 +158,8 @@ def _with_all(scores: Scores, arm: str) -> dict[int, float]:
 def savings_table(records: Path, budget: str) -> str:
     """For every method, the fewest labels that are not clearly below all labels: from random weights, and of the best method."""
     lines: list[Line] = []
-    for table, metrics in METRICS.items():
-        for scores in _sets(table, metrics[0], records, budget):
+    for table in PICTURES:
+        for scores in _sets(table, METRICS[table][0], records, budget):
             first = best(scores)
             for arm in _ordered(scores.by_arm):
                 if len(scores.cell(arm, scores.amounts[0])) > 1 and first is not None:
@@ -216,6 +221,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "classification": functools.partial(_page_of, "classification"),
     "segmentation-over-sets": functools.partial(pooled_table, "segmentation"),
     "classification-over-sets": functools.partial(pooled_table, "classification"),
+    "ablation": functools.partial(_page_of, "ablation"),
     "savings": savings_table,
 }
 
