@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from scipy import stats
 
 from experiments.records import Record
 from medssl_jax.evaluate import PairedDifference, holm, paired_difference
@@ -22,7 +23,8 @@ class Scores:
     metric: str
     amounts: tuple[Amount, ...]
     by_arm: Mapping[str, Mapping[Amount, Mapping[int, float]]]
-    levels: Mapping[str, Mapping[Amount, float]]  # without a network; an amount of (nan, "") where they learn from no labels
+    levels: Mapping[str, Mapping[Amount, float]]  # without a network
+    chosen_by: Mapping[str, Mapping[Amount, Mapping[int, float]]]  # the scores on validation, as `by_arm`
 
     def cell(self, arm: str, amount: Amount) -> list[float]:
         """Scores in the order of the repeats; empty where none was run."""
@@ -47,56 +49,84 @@ class Scores:
 def collect(records: Iterable[Record], levels: Iterable[Record], dataset: str, metric: str, amounts: Sequence[Amount]) -> Scores:
     """The scores of one metric; `levels` are the records of what needs no network, of which those that learn count by amount."""
     by_arm: dict[str, dict[Amount, dict[int, float]]] = {}
+    chosen_by: dict[str, dict[Amount, dict[int, float]]] = {}
     for record in records:
-        if metric in record["metrics"]:
-            amount = (float(record["labels"]), record["label_unit"])
-            by_arm.setdefault(record["init"], {}).setdefault(amount, {})[record["subset"]] = record["metrics"][metric]
-    found: dict[str, dict[Amount, list[float]]] = {}
+        amount = (float(record["labels"]), record["label_unit"])
+        for found, value in ((by_arm, record["metrics"].get(metric)), (chosen_by, record.get("validation"))):
+            if value is not None:
+                found.setdefault(record["init"], {}).setdefault(amount, {})[record["subset"]] = value
+    learned: dict[str, dict[Amount, list[float]]] = {}
     for record in levels:
         if metric in record["metrics"]:
             amount = (float(record["labels"]), record["label_unit"])
-            found.setdefault(record["init"], {}).setdefault(amount, []).append(record["metrics"][metric])
-    means = {name: {amount: float(np.mean(values)) for amount, values in of.items()} for name, of in found.items()}
-    return Scores(dataset, metric, tuple(amounts), by_arm, means)
+            learned.setdefault(record["init"], {}).setdefault(amount, []).append(record["metrics"][metric])
+    means = {name: {amount: float(np.mean(values)) for amount, values in of.items()} for name, of in learned.items()}
+    return Scores(dataset, metric, tuple(amounts), by_arm, means, chosen_by)
 
 
 @dataclasses.dataclass(frozen=True)
 class Pooled:
-    """An arm minus a control over several data sets: pairs are (data set, repeat); `p` is Wilcoxon's, adjusted by Holm."""
+    """An arm minus a control on several data sets together: the mean of their mean differences, with its 95 % interval. It speaks of
+    these data sets alone. `p` is Wilcoxon's over all pairs (nothing changes on any of them), adjusted by Holm; `higher` of `n` pairs.
+    """
 
     arm: str
-    control: str
-    difference: PairedDifference
+    mean: float
+    low: float
+    high: float
+    higher: int
+    n: int
     p: float
 
 
 def pooled(sets: Sequence[Scores], arms: Sequence[str], control: str, of: Callable[[Scores, str], Mapping[int, float]]) -> list[Pooled]:
-    """Each arm against the control, a pair a data set and repeat, `of` giving the score of a data set's arm by repeat; p adjusted over
-    the arms. Arms without a pair on one of the data sets are left out: they would be compared on other data.
+    """Each arm against the control, paired by data set and repeat, `of` giving the score of a data set's arm by repeat; p adjusted over
+    the arms. Arms that lack one of the control's pairs are left out: they would be compared on other data.
     """
-    found: list[tuple[str, PairedDifference]] = []
+    found: list[tuple[str, list[np.ndarray]]] = []
     for arm in arms:
         ours, theirs = ([of(scores, name) for scores in sets] for name in (arm, control))
-        shared = [sorted(a.keys() & b.keys()) for a, b in zip(ours, theirs, strict=True)]
-        if arm != control and all(shared):
-            first, second = ([one[repeat] for one, repeats in zip(side, shared) for repeat in repeats] for side in (ours, theirs))
-            found.append((arm, paired_difference(first, second)))
-    adjusted = holm([difference.p for _, difference in found])
-    return [Pooled(arm, control, difference, p) for (arm, difference), p in zip(found, adjusted, strict=True)]
+        if arm != control and all(a.keys() == b.keys() and len(b) > 1 for a, b in zip(ours, theirs, strict=True)):
+            found.append((arm, [np.array([a[r] - b[r] for r in sorted(b)]) for a, b in zip(ours, theirs, strict=True)]))
+    every = [np.concatenate(differences) for _, differences in found]
+    adjusted = holm([float(stats.wilcoxon(d).pvalue) if np.any(d) else 1.0 for d in every])
+    return [
+        Pooled(arm, *_stratified(differences), int((d > 0).sum()), len(d), p)
+        for (arm, differences), d, p in zip(found, every, adjusted, strict=True)
+    ]
 
 
-def enough(scores: Scores, arm: str, control: str, control_amount: Amount = ALL) -> Amount | None:
-    """The fewest labels with which the arm is not clearly below the control with `control_amount`: the 95 % interval of the paired
-    difference reaches 0. Few repeats make wide intervals, and so small amounts: read it beside the scores.
+def _stratified(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """The mean over data sets of the mean difference, and its 95 % interval: the repeats of a data set vary, the data sets are given
+    (Student's t with Welch and Satterthwaite's degrees of freedom).
     """
-    for amount in scores.amounts:
-        difference = scores.difference(arm, amount, control, control_amount)
-        if difference is not None and difference.n > 1 and difference.high >= 0:
-            return amount
-    return None
+    mean = float(np.mean([d.mean() for d in differences]))
+    parts = np.array([d.var(ddof=1) / len(d) for d in differences]) / len(differences) ** 2
+    if not parts.any():
+        return mean, mean, mean
+    freedom = parts.sum() ** 2 / np.sum(parts**2 / np.array([len(d) - 1 for d in differences]))
+    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum()))
+    return mean, mean - half, mean + half
 
 
-def best(scores: Scores, amount: Amount = ALL) -> str | None:
-    """The arm with the highest mean at an amount."""
-    means = {arm: float(np.mean(scores.cell(arm, amount))) for arm in scores.by_arm if scores.cell(arm, amount)}
+def enough(scores: Scores, arm: str, control: str, margin: float | None) -> Amount | None:
+    """The fewest labels with which, and with all larger amounts, the arm holds against the control with all labels.
+
+    Without a margin: it is not clearly below, the 95 % interval of the paired difference reaches 0 (noise helps). With one: it is
+    surely no more than the margin below, the interval's lower end is not under -margin (noise hurts).
+    """
+    fewest = None
+    for amount in reversed(scores.amounts):
+        difference = scores.difference(arm, amount, control, ALL)
+        if difference is None or difference.n == 1:
+            break
+        if difference.high < 0 if margin is None else difference.low < -margin:
+            break
+        fewest = amount
+    return fewest
+
+
+def best(scores: Scores) -> str | None:
+    """The arm with the highest mean score on validation with all labels."""
+    means = {arm: float(np.mean(list(found[ALL].values()))) for arm, found in scores.chosen_by.items() if found.get(ALL)}
     return max(means, key=lambda arm: means[arm]) if means else None

@@ -13,11 +13,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.records import Book, Key
 from medssl_jax.config import LAYOUT, validate
 from medssl_jax.data.splits import Amount, parse_amounts
 from medssl_jax.downstream.compare import Cell
 from medssl_jax.errors import UserError
+from medssl_jax.evaluate import METRICS_VERSION, PROBE_VERSION
 
+LEVELS = "levels"  # the records of what needs no network
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BUDGETS = {"small": "two CPU cores", "full": "an accelerator"}
 # Each with a seed of its own (of pretraining, fresh weights, order and augmentation) and a choice of labels of its own, so that the
@@ -94,9 +97,25 @@ class Group:
         _, _, part = init.partition("/")
         return f"{self.arm.name}/{part}" if part else self.arm.name
 
-    def key(self, cell: Cell) -> tuple[str, str, float, int, int]:
-        """The cell's place among the records of its data set and arm (`records.key`)."""
-        return self.name(cell.init), cell.amount.unit, cell.amount.value, cell.subset, self.repeat
+    def key(self, cell: Cell) -> Key:
+        """The cell's place among the records of its group."""
+        return self.name(cell.init), cell.amount.unit, cell.amount.value, cell.subset
+
+    def book(self, records: Path) -> Book:
+        """Where the group's cells are recorded, below the folder of all records."""
+        config = self.config(Path())
+        return Book(records / self.budget / self.data.name / f"{self.arm.name}-{self.repeat}.jsonl", options(config), fingerprint(config))
+
+    def levels(self, records: Path) -> Book:
+        """Where what needs no network is recorded, for all amounts and repeats of the group's data set."""
+        config = self.config(Path())
+        wanted = {**options(config), "amounts": self.data.amounts, "repeats": REPEATS}
+        return Book(records / self.budget / self.data.name / f"{LEVELS}.jsonl", wanted, digest(wanted))
+
+    @property
+    def pretraining(self) -> tuple[str, int, str]:
+        """What groups have in common that start from one pretraining: the data set, the repeat and the options."""
+        return self.data.name, self.repeat, fingerprint(self.config(Path()), pretraining=True)
 
     @property
     def inits(self) -> list[str]:
@@ -108,14 +127,23 @@ class Group:
         return [Cell(init, amount, self.repeat) for amount, init in itertools.product(self.amounts, self.inits)]
 
 
+def options(config: ConfigDict) -> dict[str, Any]:
+    """The options that decide a cell's numbers beside its place in the grid, and the versions of what is measured."""
+    kept = {key: value for key, value in sorted(flat(config).items()) if key not in NOT_OF_A_CELL}
+    return {**kept, "metrics": METRICS_VERSION, "probes": PROBE_VERSION}
+
+
 def fingerprint(config: ConfigDict, pretraining: bool = False) -> str:
-    """Eight hexadecimal digits of the options that decide a cell's numbers beside its place in the grid; those of `pretraining` alone
-    where that is asked for.
-    """
-    options = {key: value for key, value in sorted(flat(config).items()) if key not in NOT_OF_A_CELL}
+    """Eight hexadecimal digits of `options`; of those of the pretraining alone where that is asked for."""
+    kept = options(config)
     if pretraining:
-        options = {key: value for key, value in options.items() if not key.startswith("finetune.")}
-    return hashlib.sha256(json.dumps(options, default=list).encode()).hexdigest()[:8]
+        kept = {key: value for key, value in kept.items() if "." in key and not key.startswith("finetune.")}
+    return digest(kept)
+
+
+def digest(tree: Any) -> str:
+    """Eight hexadecimal digits of a tree of plain values."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=list).encode()).hexdigest()[:8]
 
 
 def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -136,10 +164,12 @@ def groups(table: str, budget: str) -> Iterator[Group]:
 
 
 def _set(config: ConfigDict, key: str, value: Any) -> None:
-    """The option at a dotted key, changed."""
+    """The option at a dotted key, changed. Raises KeyError where there is none: an arm must not silently be another."""
     *path, last = key.split(".")
     for name in path:
         config = config[name]
+    if last not in config:
+        raise KeyError(f"there is no option {key} to change")
     config[last] = value
 
 

@@ -53,9 +53,8 @@ def differences(found: Sequence[Pooled], title: Title, axis_name: str, path: Pat
     figure = Figure(figsize=(7.2, 0.45 * len(found) + 1.2), dpi=DPI, layout="constrained")
     axis = figure.subplots()
     for place, one in enumerate(reversed(found)):
-        d = one.difference
-        axis.plot([d.low, d.high], [place, place], color=COLOURS[1], lw=2)
-        axis.plot(d.mean, place, "o", color=COLOURS[1], mec="white", markersize=8)
+        axis.plot([one.low, one.high], [place, place], color=COLOURS[1], lw=2)
+        axis.plot(one.mean, place, "o", color=COLOURS[1], mec="white", markersize=8)
     axis.axvline(0, color=COLOURS[0], lw=1)
     axis.set_yticks(range(len(found)), [title(one.arm) for one in reversed(found)])
     axis.set_xlabel(axis_name)

@@ -1,65 +1,69 @@
-"""The recorded results: one line of JSON a cell, in a file a data set and arm, beside the config that the cells share."""
+"""The recorded results: a file a group (data set, arm, repeat), whose first line is the config that its cells share; then a line a cell."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from medssl_jax.errors import UserError
-from medssl_jax.train.logging import write_json
 
 RECORDS = Path(__file__).resolve().parent / "records"
-KEY = ("init", "label_unit", "labels", "subset", "seed")
+KEY = ("init", "label_unit", "labels", "subset")
 
 Record = dict[str, Any]
+Key = tuple[str, str, float, int]
 
 
 @dataclasses.dataclass(frozen=True)
 class Book:
-    """The records of one data set and arm at one budget."""
+    """The records of one group with one config; what an earlier config left in its file is nobody's."""
 
-    dataset: str
-    arm: str
-    budget: str
-    root: Path = RECORDS
-
-    @property
-    def path(self) -> Path:
-        """Of the lines."""
-        return self.root / self.budget / self.dataset / f"{self.arm}.jsonl"
+    path: Path
+    options: dict[str, Any]  # dotted keys of the config that decide the numbers
+    mark: str  # their fingerprint
 
     def read(self) -> list[Record]:
-        """All records. Raises UserError for a line that is none."""
+        """The records of this config. Raises UserError for a file that holds something else."""
         if not self.path.exists():
             return []
-        return [_parse(line, self.path, number) for number, line in enumerate(self.path.read_text().splitlines(), 1)]
+        lines = [_parse(line, self.path, number) for number, line in enumerate(self.path.read_text().splitlines(), 1)]
+        if not lines or lines[0].get("mark") != self.mark:
+            return []
+        for number, line in enumerate(lines[1:], 2):
+            if not all(name in line for name in (*KEY, "metrics")):
+                raise _damaged(self.path, number)
+        return lines[1:]
 
-    def write(self, new: Iterable[Record], config: dict[str, Any]) -> None:
-        """Add records, in place of those of the same cells, in the order of their keys; the config stands beside them."""
+    def keys(self) -> set[Key]:
+        """The places of the cells that have a record."""
+        return {key(record) for record in self.read()}
+
+    def add(self, *new: Record) -> None:
+        """Keep more records, in place of those of the same cells, in the order of their keys."""
         kept = {key(record): record for record in (*self.read(), *new)}
+        lines = [{"mark": self.mark, "config": self.options}, *(kept[place] for place in sorted(kept))]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path.with_suffix(".config.json"), config)
         partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(kept[place], sort_keys=True) + "\n" for place in sorted(kept)))
+        partial.write_text("".join(json.dumps(line, sort_keys=True, default=list) + "\n" for line in lines))
         partial.replace(self.path)
 
-    def known(self, fingerprint: str) -> set[tuple[Any, ...]]:
-        """The keys of the records of this config."""
-        return {key(record) for record in self.read() if record["config"] == fingerprint}
 
-
-def key(record: Record) -> tuple[Any, ...]:
-    """The place of a cell in the grid of its data set and arm."""
-    return tuple(record[name] for name in KEY)
+def key(record: Record) -> Key:
+    """The place of a cell in its group."""
+    return tuple(record[name] for name in KEY)  # type: ignore[return-value]
 
 
 def _parse(line: str, path: Path, number: int) -> Record:
     try:
-        record = json.loads(line)
-        key(record)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"line {number} of {path} is no record; delete it, and run its table again.") from error
-    return record
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _damaged(path, number) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, number)
+    return found
+
+
+def _damaged(path: Path, number: int) -> UserError:
+    return UserError(f"line {number} of {path} is no record; delete the line, and run its table again.")

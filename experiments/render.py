@@ -13,8 +13,9 @@ import numpy as np
 
 from experiments import plots
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
-from experiments.grid import ARMS, DATA, TABLES
-from experiments.records import RECORDS, Book
+from experiments.grid import ARMS, BUDGETS, Group, groups
+from experiments.records import RECORDS
+from medssl_jax import cli
 from medssl_jax.data.splits import parse_amounts
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import PairedDifference
@@ -29,7 +30,9 @@ METRICS = {
 CONTROLS = ("random", "simclr")
 PICTURES = ("segmentation", "classification")
 PICTURED = ("random", "tower", "simclr", "byol", "spark", "genesis")  # arms in the curves; the tables have all
-LEVELS = "levels"
+PROBES = ("knn_accuracy", "ridge_accuracy")
+MARGIN = 0.02  # of Dice or AUC, that a method may lose
+MARK = r"<!-- (?:table (\S+) (\S+)|end) -->"
 TOWER_ON_ORGANAMNIST = (
     "TOWER as published on OrganAMNIST (ResNet-50, 28 px; macro AUC with 1, 2 and 100 % of the labels): 0.930, 0.951, 0.996; random "
     "weights there 0.868, 0.894, 0.989."
@@ -41,46 +44,74 @@ Line = Sequence[str]
 def main(arguments: Sequence[str]) -> int:
     """Rewrite what stands between the markers of the page; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=Path, default=RECORDS)
-    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--records", type=Path, default=RECORDS, help="where results are kept; those of the project where nothing is given")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the Markdown file with the markers; pictures go to figures/ beside it")
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is not what the records say")
     asked = parser.parse_args(arguments)
+    return cli.guarded(lambda: render(asked.records, asked.page, asked.check))
+
+
+def render(records: Path, page: Path, check: bool) -> int:
+    """Fill the page and draw its pictures, or only compare; the exit code. Raises UserError for what cannot be read."""
+    for path, what in ((records, "records"), (page.parent, "page")):
+        if not path.is_dir():
+            raise UserError(f"there is no folder {path} to read the {what} from; see --help.")
     try:
-        before = asked.page.read_text()
-        after = rendered(before, asked.records)
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    if asked.check:
+        before = page.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{page} is not a page of text with markers; name one with --page.") from error
+    after = filled(before, records)
+    if check:
+        print(f"{page} is {'what the records say' if before == after else 'not what the records say; run this again without --check'}.")
         return int(before != after)
-    asked.page.write_text(after)
     for table in PICTURES:
-        draw(table, asked.records, "small", asked.page.parent / "figures")
+        draw(table, records, "small", page.parent / "figures")
+    page.write_text(after)
     return 0
 
 
-def rendered(page: str, records: Path) -> str:
-    """The page with every `<!-- table NAME BUDGET -->` ... `<!-- end -->` filled. Raises UserError for a name that is no table."""
+def filled(page: str, records: Path) -> str:
+    """The page with every `<!-- table NAME BUDGET -->` ... `<!-- end -->` filled from the records. Raises UserError for a name that is no
+    table or budget, for a page without markers, and for markers that do not alternate.
+    """
+    if not (marks := re.findall(MARK, page)):
+        raise UserError("the page has no marker like <!-- table segmentation small --> ... <!-- end -->: there is nothing to fill.")
+    ends = [not name for name, _ in marks]
+    if ends != [False, True] * (len(ends) // 2):
+        raise UserError("the markers of the page are not in pairs; every <!-- table NAME BUDGET --> needs its <!-- end -->.")
 
     def fill(found: re.Match[str]) -> str:
         name, budget = found[1], found[2]
-        if name not in PARTS:
-            raise UserError(f"the page asks for a table {name!r}; there are {', '.join(PARTS)}.")
+        if name not in PARTS or budget not in BUDGETS:
+            raise UserError(f"the page asks for a table '{name} {budget}'; there are {', '.join(PARTS)}, each {' or '.join(BUDGETS)}.")
         return f"<!-- table {name} {budget} -->\n\n{PARTS[name](records, budget)}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table (\S+) (\S+) -->.*?<!-- end -->", fill, page, flags=re.DOTALL)
 
 
-def scores_of(records: Path, budget: str, dataset: str, metric: str, arms: Iterable[str]) -> Scores:
-    """What is recorded of a data set's arms in one metric."""
-    found = [record for arm in arms for record in Book(dataset, arm, budget, records).read()]
-    amounts = [(float(amount.value), amount.unit) for amount in parse_amounts(DATA[dataset].amounts)]
-    return collect(found, Book(dataset, LEVELS, budget, records).read(), dataset, metric, amounts)
+def scores_of(of_set: Sequence[Group], records: Path, metric: str) -> Scores:
+    """What is recorded of one data set's groups in one metric. Raises UserError where the images were not the same in all."""
+    data = of_set[0].data
+    found = [record for group in of_set for record in group.book(records).read() if _measures(group, metric)]
+    levels = of_set[0].levels(records).read()
+    states = sorted({str(record.get("data", "")) for record in (*found, *levels)})
+    if len(states) > 1:
+        raise UserError(f"the records of {data.name} are of images that differ ({', '.join(states)}); delete those of the old ones.")
+    amounts = [(float(amount.value), amount.unit) for amount in parse_amounts(data.amounts)]
+    return collect(found, levels, data.name, metric, amounts)
+
+
+def _measures(group: Group, metric: str) -> bool:
+    """A probe is of frozen features, which unlabelled images in the fine-tuning do not change."""
+    return not (metric in PROBES and "finetune.unlabelled" in group.arm.options)
 
 
 def _sets(table: str, metric: str, records: Path, budget: str) -> list[Scores]:
     """The data sets of a table of which anything is recorded."""
-    every = [scores_of(records, budget, name, metric, arms) for name, arms in TABLES[table].items()]
+    by_set: dict[str, list[Group]] = {}
+    for group in groups(table, budget):
+        by_set.setdefault(group.data.name, []).append(group)
+    every = [scores_of(found, records, metric) for found in by_set.values()]
     return [scores for scores in every if scores.by_arm]
 
 
@@ -131,9 +162,8 @@ def pooled_table(table: str, records: Path, budget: str) -> str:
         if any(found):
             lines.append([_title(arm), *map(_pooled, found)])
     names = ", ".join(scores.dataset for scores in sets)
-    return (
-        f"{_table(lines)}\n\n{METRIC_NAMES[metric]}; pairs of {names}, every repeat; p of Wilcoxon's test, adjusted by Holm over the arms."
-    )
+    note = f"{METRIC_NAMES[metric]}: the mean over {names}, with its 95 % interval over repeats; it speaks of these data sets alone."
+    return f"{_table(lines)}\n\n{note} p of Wilcoxon's test over all pairs, adjusted by Holm over the arms."
 
 
 def draw(table: str, records: Path, budget: str, folder: Path) -> None:
@@ -156,16 +186,17 @@ def _with_all(scores: Scores, arm: str) -> dict[int, float]:
 
 
 def savings_table(records: Path, budget: str) -> str:
-    """For every method, the fewest labels that are not clearly below all labels: from random weights, and of the best method."""
+    """For every method, the fewest labels that hold against all labels: from random weights, and of the arm that is best on validation."""
     lines: list[Line] = []
     for table in PICTURES:
         for scores in _sets(table, METRICS[table][0], records, budget):
             first = best(scores)
             for arm in _ordered(scores.by_arm):
-                if len(scores.cell(arm, scores.amounts[0])) > 1 and first is not None:
-                    found = [enough(scores, arm, control) for control in ("random", first)]
+                if first is not None and len(scores.cell(arm, scores.amounts[0])) > 1:
+                    found = [enough(scores, arm, control, margin) for control in ("random", first) for margin in (None, MARGIN)]
                     lines.append([scores.dataset, _title(arm), *(amount_name(a) if a else "-" for a in found)])
-    head = ["data set", "start from", "not clearly below random weights with all labels", "nor below the best with all labels"]
+    kinds = ("not clearly below {} with all labels", f"surely not {MARGIN} below {{}}")
+    head = ["data set", "start from", *(kind.format(what) for what in ("random weights", "the best arm") for kind in kinds)]
     return _table([head, *lines]) if lines else NOTHING
 
 
@@ -199,7 +230,9 @@ def _difference(found: PairedDifference | None) -> str:
 
 
 def _pooled(found: Pooled | None) -> str:
-    return "-" if found is None else f"{_difference(found.difference)}, p {found.p:.3f}"
+    if found is None:
+        return "-"
+    return f"{signed(found.mean)} [{signed(found.low)}, {signed(found.high)}], {found.higher}/{found.n}, p {found.p:.3f}"
 
 
 def _table(lines: Sequence[Line]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import json
 import os
 import re
 import runpy
@@ -34,9 +35,19 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
     if any(re.fullmatch("-h|--?help", a) for a in argv[1:]):
         print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}\n\n{HELP}")
         return 0
-    try:
+
+    def parsed() -> int:
         _parse(argv)
         command()
+        return 0
+
+    return guarded(parsed)
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """What `command` returns; where it fails by what a user can mend, one sentence on stderr and the exit code for it."""
+    try:
+        return command()
     except UserError as error:
         return _complain(str(error), USAGE_EXIT)
     except OSError as error:
@@ -57,7 +68,6 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
         if "RESOURCE_EXHAUSTED" in str(error):
             return _complain(FULL_MEMORY, FAILURE_EXIT)
         raise
-    return 0
 
 
 def config() -> ConfigDict:
@@ -125,6 +135,15 @@ def _known(argv: list[str]) -> dict[str, Any]:
         raise
     except Exception as error:  # whatever a config file raises
         raise UserError(f"{named[0]} is not a config file ({type(error).__name__}: {error}); see configs/tower.py for one.") from error
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """A config that was written as JSON, its lists tuples again."""
+
+    def tuples(tree: dict[str, Any]) -> dict[str, Any]:
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+
+    return json.loads(text, object_hook=tuples)
 
 
 def _defaults(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from medssl_jax.downstream.finetune import Task
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import METRICS_VERSION, PROBE_VERSION, baselines
-from medssl_jax.methods import view_recipe
+from medssl_jax.methods import NO_METHOD, view_recipe
 from medssl_jax.models import build_backbone, linear, pixel_head
 from medssl_jax.pretrain import Pretrained
 from medssl_jax.report import outlines, write_report
@@ -67,11 +67,18 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
 def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError, before the hours of pretraining, for what the fine-tuning after it would refuse."""
     if not _can_compare(dataset):
+        if config.method.name == NO_METHOD:
+            raise UserError(f"there is nothing to do without pretraining and without fine-tuning: {_why_not(dataset)}.")
         say(f"There will be no fine-tuning: {_why_not(dataset)}.")
         return
     if dataset.task == "segmentation":
         _check_masks(dataset)
     check_batch(config.finetune.batch, 1, mesh, "finetune.batch")
+    if config.finetune.unlabelled and config.data.placement == "host":
+        raise UserError(
+            "config.finetune.unlabelled keeps the unlabelled images in the accelerator's memory, and config.data.placement='host' keeps "
+            "them out; set one of them otherwise."
+        )
     if not config.pretrain.from_run:
         _inits(config, config.method.name, dataset.task == "segmentation")
     optimizer.build(config.finetune.optimizer, config.finetune.steps, option="finetune.optimizer")
@@ -154,7 +161,7 @@ def _exists(dataset: Dataset, amount: Amount, patch: int) -> bool:
 def _inits(config: ConfigDict, method: str, decoder: bool) -> list[str]:
     """random, and where something was pretrained the method, and its encoder alone where it has a decoder that the task uses."""
     pretrained = [method, *([f"{method}/encoder"] if decoder else [])]
-    possible = ["random"] + (pretrained if method != pretraining.NO_METHOD else [])
+    possible = ["random"] + (pretrained if method != NO_METHOD else [])
     if config.finetune.inits == "auto":
         return possible
     chosen = list(dict.fromkeys(name.strip() for name in config.finetune.inits.split(",")))

@@ -67,7 +67,9 @@ def rows(config: ConfigDict, dataset: Dataset) -> dict[str, list[np.ndarray]]:
 
 
 def method_views(config: ConfigDict, dataset: Dataset, images: np.ndarray) -> dict[str, np.ndarray]:
-    """The pictures [B, H, W, C] in [0, 1] among what the method makes of uint8|uint16 tiles [B, T, T, C] at its first step."""
+    """The pictures [B, H, W, C] in [0, 1] among what the method (if any) makes of uint8|uint16 tiles [B, T, T, C] at its first step."""
+    if config.method.name == methods.NO_METHOD:
+        return {}
     method = methods.build(config, dataset.channels, dataset.modality)
     slots = np.arange(len(images), dtype=np.int32)
 

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from medssl_jax.train.loop import Plan, StopRequest, train
 from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
-NO_METHOD = "none"  # the control alone: fine-tuning from random weights
 PICTURED = 6  # images in the triplets of the report
 READERS = 8  # images read at a time for their fingerprints
 MANY = 200  # images: where reading takes long enough to say so
@@ -57,16 +56,22 @@ def tile_kind(dataset: Dataset) -> str:
 def load(run: Path, mesh: Mesh) -> Pretrained:
     """The network that a finished pretraining left in the run directory `run`. Raises UserError where there is none."""
     found = _about(run)
-    checkpoint.check_inventory(run / "pretrained", found.get("files", {}))
+    checkpoint.check_inventory(run / "pretrained", found["files"])
     parts = jax.device_get(checkpoint.load_tree(run / "pretrained", meshes.replicated(mesh)))
-    return Pretrained(found["method"], parts, tuple(found.get("pool", ())), tuple(found["warnings"]), found["seconds"])
+    return Pretrained(found["method"], parts, tuple(found["pool"]), tuple(found["warnings"]), found["seconds"])
 
 
 def _about(run: Path) -> dict[str, Any]:
     path = run / "pretrained.json"
     if not path.exists():
         raise UserError(f"{run} holds no finished pretraining (no pretrained.json); point --config.pretrain.from at a run directory.")
-    return read_json(path, dict, "pretrain again in another --workdir")
+    remedy = "pretrain again in another --workdir"
+    found = read_json(path, dict, remedy)
+    kinds: dict[str, Any] = {"method": str, "pool": list, "warnings": list, "seconds": (int, float), "files": dict}
+    for name, kind in kinds.items():
+        if not isinstance(found.get(name), kind):
+            raise UserError(f"{path} does not tell its {name!r} as this version writes it (damaged, or of an older version); {remedy}.")
+    return found
 
 
 def fingerprints(source: Source) -> list[str]:
@@ -81,11 +86,9 @@ def fingerprints(source: Source) -> list[str]:
         return list(readers.map(word, range(len(stored))))
 
 
-def _check_unseen(dataset: Dataset, found: Pretrained, run: Path) -> None:
+def _check_unseen(dataset: Dataset, pool: Sequence[str], run: Path) -> None:
     """Raises UserError where the network learned from images that would test it now."""
-    learned = set(found.pool)
-    if not learned:
-        say(f"{run} does not tell which images it was pretrained on; make sure that none of the test images was among them.")
+    learned = set(pool)
     seen = [i for i, word in enumerate(fingerprints(dataset.test)) if word in learned]
     if seen:
         raise UserError(
@@ -98,9 +101,11 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError for what `pretrain` would refuse, before anything is written."""
     if config.pretrain.from_run:
         run = Path(config.pretrain.from_run).expanduser()
-        checkpoint.check_inventory(run / "pretrained", _about(run).get("files", {}))
+        about = _about(run)
+        checkpoint.check_inventory(run / "pretrained", about["files"])
+        _check_unseen(dataset, about["pool"], run)
         return
-    if config.method.name == NO_METHOD:
+    if config.method.name == methods.NO_METHOD:
         return
     methods.build(config, dataset.channels, dataset.modality)
     TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
@@ -114,10 +119,9 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     if config.pretrain.from_run:
         run = Path(config.pretrain.from_run).expanduser()
         found = load(run, mesh)
-        _check_unseen(dataset, found, run)
         return dataclasses.replace(found, warnings=tuple(f"In the run {run.name}: {warning}" for warning in found.warnings))
-    if config.method.name == NO_METHOD:
-        return Pretrained(NO_METHOD, {})
+    if config.method.name == methods.NO_METHOD:
+        return Pretrained(methods.NO_METHOD, {})
     if (workdir / "pretrained.json").exists():
         return load(workdir, mesh)
     began = time.perf_counter()

@@ -24,6 +24,8 @@ def examine(workdir: Path, config: ConfigDict) -> None:
         if workdir.is_dir() and any(file.suffix != ".partial" for file in workdir.iterdir()):  # what a full disk cut short is no run
             raise UserError(f"{workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
         return
+    if not _begun(workdir):
+        return
     theirs = _flat(read_json(path, dict, "put back the one of this run, or choose another --workdir"))
     differ = sorted(k for k in ours.keys() | theirs.keys() if k not in LAYOUT and ours.get(k) != theirs.get(k))
     if differ:
@@ -33,14 +35,20 @@ def examine(workdir: Path, config: ConfigDict) -> None:
 
 
 def claim(workdir: Path, config: ConfigDict) -> bool:
-    """Make `workdir` this config's own; whether it already was."""
-    continued = (workdir / CONFIG).exists()
+    """Make `workdir` this config's own; whether it already was, and had begun."""
+    continued = _begun(workdir)
     wait_for_all("the workdir was examined")  # by every process, before one of them writes there
     workdir.mkdir(parents=True, exist_ok=True)
     if not continued:
         write_json(workdir / CONFIG, json.loads(config.to_json()))
     (workdir / "figures").mkdir(exist_ok=True)
     return continued
+
+
+def _begun(workdir: Path) -> bool:
+    """Whether a run left anything but its config here: what was refused right after it was claimed is no run."""
+    left = (file for file in workdir.rglob("*") if file.is_file() and file.name != CONFIG and file.suffix != ".partial")
+    return (workdir / CONFIG).exists() and any(left)
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, object]:

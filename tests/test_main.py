@@ -136,12 +136,15 @@ def test_images_that_were_pretrained_on_do_not_test(finished, tmp_path):
     for path in [*(data / "images").iterdir(), *(data / "masks").iterdir()]:
         path.rename(path.with_name(f"renamed_{path.name}"))
     said = sentence(run(*again, "--config.data.seed=1", workdir=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
     assert re.search(r"\d of the 2 test images \(images/renamed_cell\d+\.png is the first\) were pretrained on in .*first", said)
 
 
 def test_a_network_that_does_not_fit(finished, tmp_path):
     said = sentence(run(f"--config.pretrain.from={finished}", "--config.model.width=4", workdir=tmp_path / "wide"))
     assert "does not fit this network" in said
+    said = sentence(run(f"--config.pretrain.from={finished}", "--config.model.width=5", workdir=tmp_path / "wide"))
+    assert "does not fit this network" in said  # and not that the workdir holds another run: it had not begun
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
@@ -158,6 +161,8 @@ def test_a_full_disk(finished, tmp_path):
 DAMAGED = {
     "config.json": ("[1]", "config.json is damaged; put back the one of this run, or choose another --workdir"),
     "pretrained.json": ("{", "pretrained.json is damaged; pretrain again in another --workdir"),
+    "pretrained.json ": ('{"method": "tower"}', "pretrained.json does not tell its 'pool'"),
+    "finetune/tower_1_patch_0.json ": ("{}", "tower_1_patch_0.json does not tell init, labels"),
     "finetune/tower_1_patch_0.json": ("{", "tower_1_patch_0.json is damaged; delete it and start the same command again"),
     "finetune/tower_1_patch_0.npz": ("x", "tower_1_patch_0.npz is damaged; delete it and tower_1_patch_0.json beside it"),
 }
@@ -167,14 +172,16 @@ DAMAGED = {
 def test_a_damaged_file_of_a_run_is_named(name, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     (workdir / "report.html").unlink()
-    (workdir / name).write_text(DAMAGED[name][0])
+    (workdir / name.strip()).write_text(DAMAGED[name][0])
     assert DAMAGED[name][1] in sentence(run("--config.finetune.labels=1 patch, all", workdir=workdir))
 
 
-def test_damaged_weights_are_named(finished, tmp_path):
+@pytest.mark.parametrize("cut", [True, False])
+def test_damaged_weights_are_named(cut, finished, tmp_path):
     workdir = shutil.copytree(finished, tmp_path / "run")
     for path in (workdir / "pretrained" / "d").iterdir():
-        path.write_bytes(path.read_bytes()[:50])
+        content = path.read_bytes()
+        path.write_bytes(content[:50] if cut else bytes(255 - byte for byte in content))
     said = sentence(run(f"--config.pretrain.from={workdir}", workdir=tmp_path / "again"))
     assert "does not hold readable weights" in said
     assert "another --workdir" in said
@@ -206,6 +213,8 @@ def test_what_a_full_disk_cut_short_does_not_occupy_the_workdir(tmp_path):
     (tmp_path / "config.json.partial").write_text("{")
     workdirs.examine(tmp_path, c)
     assert not workdirs.claim(tmp_path, c)
+    assert not workdirs.claim(tmp_path, c)  # nothing has begun
+    (tmp_path / "metrics.jsonl").write_text("{}")
     assert workdirs.claim(tmp_path, c)
 
 
@@ -310,6 +319,14 @@ def test_without_pretraining_and_with_unlabelled_images(tmp_path):
     assert not (workdir / "pretrained.json").exists()
 
 
+def test_without_pretraining_and_without_labels_there_is_nothing_to_do(tmp_path):
+    data = folder(tmp_path / "data", masks=False)
+    call = [flag.replace("tower.py", "supervised.py") for flag in command(f"--config.data.path={data}", workdir=tmp_path / "run")]
+    said = sentence(subprocess.run(call, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300))
+    assert "nothing to do without pretraining and without fine-tuning" in said
+    assert not (tmp_path / "run").exists()
+
+
 BAD_OPTIONS = {
     "--config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
     "--config.method.temperature=-1.0": "config.method.temperature=-1.0 is out of range",
@@ -352,6 +369,7 @@ BAD_COMMANDS = {
     "--config.pretrain.steps=3": "no config was given",
     "--config=configs/tower.py --process_count=2": "no process to join; add --coordinator=HOST:PORT",
     "--config configs/tower.py --config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
+    "--config=configs/spark.py --config.method.name=tower": "under config.method, which tower needs; use --config=configs/tower.py",
     "--config=configs/tower.py --data.path=images": "did you mean --config.data.path?",
     "--config=configs/tower.py --wrkdir=runs/mine": "did you mean --workdir?",
 }

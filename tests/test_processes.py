@@ -25,7 +25,6 @@ FLAGS = [
     "--config.finetune.labels=1 patch",
     "--config.finetune.inits=tower",
 ]
-QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}  # compiles in half the time
 Said = list[subprocess.CompletedProcess]
 
 
@@ -35,7 +34,7 @@ def run(workdir: Path, *flags: str, processes: int) -> Said:
 
 
 def start(workdir: Path, *flags: str, processes: int) -> list[subprocess.Popen]:
-    environment = {**ENVIRONMENT, **QUICK, "JAX_NUM_CPU_DEVICES": str(4 // processes)}
+    environment = {**ENVIRONMENT, "JAX_NUM_CPU_DEVICES": str(4 // processes)}
     if processes > 1:
         address = f"localhost:{portpicker.pick_unused_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_COUNT": str(processes)}

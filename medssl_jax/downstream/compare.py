@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.downstream.classification import Classifier
 from medssl_jax.downstream.finetune import FineTuner, Task
 from medssl_jax.downstream.predict import batched, segment
+from medssl_jax.errors import UserError
 from medssl_jax.evaluate import baselines, classification_metrics, knn_accuracy, ridge_accuracy, segmentation_metrics
 from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.train import mesh as meshes
@@ -59,7 +60,9 @@ class Comparison:
         target = {"mask": np.zeros((1, side, side), np.int32)} if self.segmenting else {"label": np.zeros(1, np.int32)}
         batch = {"image": np.zeros((1, side, side, dataset.channels), dataset.dtype), **target}
         norms = config.finetune.norms if config.finetune.norms != "auto" else "pool" if self.segmenting else "batch"
-        calibration = self._calibration() if norms == "pool" else None
+        # the probes of a classification need the pool's statistics for all weights alike: pretrained parts bring theirs, random ones none
+        self._calibrate = self._calibration() if norms == "pool" or not self.segmenting else None
+        calibration = self._calibrate if norms == "pool" else None
         unlabelled = load_all(self._pool())["image"] if config.finetune.unlabelled else None
         self.tuner = FineTuner(task, config.finetune, mesh, batch, calibration, unlabelled)
         self.tuner.check(parts)  # parts that do not fit are told before the first cell, not at theirs
@@ -79,17 +82,31 @@ class Comparison:
             size, kind = min(size, self.config.finetune.patch), "grid"
         return TileSource(Unlabelled(self.dataset.pool), size, kind=kind)
 
-    def run(self, cells: list[Cell], stop: StopRequest) -> list[dict[str, Any]]:
-        """The records of all cells, running those that have none; raises Interrupted between cells, and (one process) within one,
-        which then starts over."""
+    def run(self, cells: list[Cell], stop: StopRequest, done: Callable[[Cell], None] | None = None) -> list[dict[str, Any]]:
+        """The records of all cells, running those that have none, and telling `done` of each of these; raises Interrupted between
+        cells, and (one process) within one, which then starts over."""
         missing = [cell for cell in cells if not (self.folder / f"{cell.file}.json").exists()]
         for number, cell in enumerate(missing, 1):
             if stop.requested or meshes.preempted(self.config.pretrain.steps + number):
                 raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done", stop)
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
+            if done:
+                done(cell)
         meshes.wait_for_all("the records are written")
+        return [self.record(cell) for cell in cells]
+
+    def record(self, cell: Cell) -> dict[str, Any]:
+        """What is known of a cell that was run. Raises UserError where it cannot be read."""
         remedy = "delete it and start the same command again, which then runs that fine-tuning again"
-        return [read_json(self.folder / f"{cell.file}.json", dict, remedy) for cell in cells]
+        path = self.folder / f"{cell.file}.json"
+        found = read_json(path, dict, remedy)
+        if lacking := [name for name in ("init", "labels", "label_unit", "subset", "metrics", "validation", "n") if name not in found]:
+            raise UserError(f"{path} does not tell {', '.join(lacking)} (damaged, or of an older version); {remedy}.")
+        return found
+
+    def forget(self, cell: Cell) -> None:
+        """Run the cell again, whatever is known of it."""
+        (self.folder / f"{cell.file}.json").unlink(missing_ok=True)
 
     def _record(self, cell: Cell, title: str, stop: StopRequest) -> None:
         began = time.perf_counter()
@@ -126,7 +143,10 @@ class Comparison:
 
     def _probe(self, examples: dict[str, np.ndarray], parts: Mapping[str, Any], seed: int) -> dict[str, float]:
         """What the encoder knows before it is fine-tuned: neighbours and ridge regression on its features of the labelled images."""
+        assert self._calibrate is not None
         _, params, carried = self.tuner.initial(seed, parts)
+        encoder = self._calibrate({"encoder": {"params": params["encoder"], "stats": carried["stats"]["encoder"]}})["encoder"]
+        carried = {**carried, "stats": {**carried["stats"], "encoder": encoder["stats"]}}
         features = batched(self._features, params, carried, self.mesh, self._eval_batch())
         test = self._whole("test")
         found = (features(examples["image"]), examples["label"], features(test["image"]), test["label"])

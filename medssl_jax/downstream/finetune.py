@@ -60,7 +60,8 @@ class FineTuner:
         unlabelled: np.ndarray | None = None,
     ) -> None:
         steady = dataclasses.replace(task, steady=calibration is not None)
-        self.config, self.mesh, self._calibration, self._unlabelled = config, mesh, calibration, unlabelled
+        self.config, self.mesh, self._calibration = config, mesh, calibration
+        self._unlabelled = None if unlabelled is None else meshes.to_all(mesh, {"image": unlabelled})
         self.task: Task | MeanTeacher = steady
         if unlabelled is not None:
             self.task = MeanTeacher(steady, config.steps, config.consistency_weight, config.teacher_decay)
@@ -139,15 +140,15 @@ class FineTuner:
 
     def _batches(self, examples: dict[str, np.ndarray], seed: int) -> Iterator[feed.Batch]:
         """Batches of the labelled examples, each with as many unlabelled images where there are any."""
-        found = self._drawn(examples, sub_seed(seed, "finetune/order"))
+        found = self._drawn(meshes.to_all(self.mesh, examples), sub_seed(seed, "finetune/order"))
         if self._unlabelled is None:
             return found
-        beside = self._drawn({"image": self._unlabelled}, sub_seed(seed, "finetune/unlabelled"))
+        beside = self._drawn(self._unlabelled, sub_seed(seed, "finetune/unlabelled"))
         return ({**batch, "unlabelled": more["image"]} for batch, more in zip(found, beside))
 
-    def _drawn(self, examples: dict[str, np.ndarray], seed: int) -> Iterator[feed.Batch]:
-        count = len(next(iter(examples.values())))
-        return feed.from_device(self.mesh, examples, index_batches(count, seed=seed, global_batch=self.config.batch))
+    def _drawn(self, resident: feed.Batch, seed: int) -> Iterator[feed.Batch]:
+        count = len(next(iter(resident.values())))
+        return feed.from_resident(self.mesh, resident, index_batches(count, seed=seed, global_batch=self.config.batch))
 
 
 def transfer(params: Tree, carried: Tree, pretrained: Mapping[str, Tree]) -> tuple[Tree, Tree]:

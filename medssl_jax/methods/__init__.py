@@ -18,8 +18,9 @@ from medssl_jax.methods.spark import Spark
 from medssl_jax.methods.tower import Tower
 from medssl_jax.models import Backbone, build_backbone, pixel_head, projector
 
-__all__ = ["BYOL", "Pretraining", "Restoration", "SimCLR", "Spark", "Tower", "build", "view_recipe"]
+__all__ = ["BYOL", "NO_METHOD", "Pretraining", "Restoration", "SimCLR", "Spark", "Tower", "build", "view_recipe"]
 
+NO_METHOD = "none"  # the control alone: fine-tuning from random weights
 RESTORATIONS = {"l1": l1, "l2": l2}
 
 
@@ -30,10 +31,18 @@ def build(config: ConfigDict, channels: int, modality: str) -> Pretraining:
     """
     maker = _MAKERS.get(config.method.name)
     if maker is None:
-        near = difflib.get_close_matches(config.method.name, _MAKERS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_MAKERS)}."
+        names = [*_MAKERS, NO_METHOD]
+        near = difflib.get_close_matches(config.method.name, names, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names)}."
         raise UserError(f"config.method.name={config.method.name!r} is not a method; {hint}")
-    return maker(config, build_backbone(config.model), view_recipe(config, channels, modality), channels)
+    backbone, views = build_backbone(config.model), view_recipe(config, channels, modality)
+    try:
+        return maker(config, backbone, views, channels)
+    except AttributeError as error:  # of a config that was written for another method
+        name = config.method.name
+        raise UserError(
+            f"this config has no option {error} under config.method, which {name} needs; use --config=configs/{name}.py."
+        ) from error
 
 
 def view_recipe(config: ConfigDict, channels: int, modality: str) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,19 +112,20 @@ def save_tree(path: Path, tree: Any) -> None:
         checkpointer.save(path.absolute(), tree, force=True)
 
 
-def inventory(path: Path) -> dict[str, int]:
-    """The files of a `save_tree` and their sizes in bytes, by which a copy that was cut short is known."""
-    return {str(file.relative_to(path)): file.stat().st_size for file in sorted(path.rglob("*")) if file.is_file()}
+def inventory(path: Path) -> dict[str, str]:
+    """The files of a `save_tree` and a digest of each, by which a damaged copy is known."""
+    found = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in found}
 
 
-def check_inventory(path: Path, expected: Mapping[str, int]) -> None:
-    """Raises UserError where a file is missing or has another size. Asked before reading: a read that fails half way leaves others
+def check_inventory(path: Path, expected: Mapping[str, str]) -> None:
+    """Raises UserError where a file is missing or not as it was written. Asked before reading: a read that fails half way leaves others
     under way, whose complaints come after the sentence.
     """
     found = inventory(path)
-    for name, size in expected.items():
-        if found.get(name) != size:
-            raise UserError(UNREADABLE.format(path, f"{name} is missing or cut short"))
+    for name, word in expected.items():
+        if found.get(name) != word:
+            raise UserError(UNREADABLE.format(path, f"{name} is missing or damaged"))
 
 
 def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
@@ -133,7 +135,7 @@ def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
             found = checkpointer.metadata(path.absolute()).item_metadata.tree
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), found)
             return checkpointer.restore(path.absolute(), shapes)
-    except (ValueError, OSError, KeyError, AttributeError) as error:
+    except Exception as error:  # Orbax and TensorStore raise plain ones too
         raise UserError(UNREADABLE.format(path, "not whole, or of another program")) from error
 
 

@@ -27,7 +27,11 @@ def from_host(mesh: Mesh, local: Iterator[HostBatch]) -> Iterator[Batch]:
 
 def from_device(mesh: Mesh, examples: HostBatch, local: Iterator[HostBatch]) -> Iterator[Batch]:
     """`examples` [N, ...] go to every device once; per step only this process's indices travel."""
-    resident = meshes.to_all(mesh, examples)
+    return from_resident(mesh, meshes.to_all(mesh, examples), local)
+
+
+def from_resident(mesh: Mesh, resident: Batch, local: Iterator[HostBatch]) -> Iterator[Batch]:
+    """The same for examples [N, ...] that are on every device already."""
     split = meshes.along_batch(mesh)
     gather = jax.jit(lambda arrays, at: {name: a[at] for name, a in arrays.items()}, out_shardings=split)
     for indices in from_host(mesh, local):
