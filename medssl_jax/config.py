@@ -89,7 +89,7 @@ def _views() -> ConfigDict:
 
 def _model() -> ConfigDict:
     m = ConfigDict()
-    m.name = "unet"  # unet | resnet18 | resnet34 | resnet50: the encoder of the U-Net
+    m.name = "unet"  # unet | vgg16 | resnet18 | resnet34 | resnet50: the encoder of the U-Net
     m.width = 16  # channels of the first level; torchvision's ResNets have 64
     m.depth = 4  # levels of the plain U-Net
     m.norm = "batch"  # batch | group
@@ -232,6 +232,13 @@ _RULES: dict[str, Rule] = {
     "model.projection": ("two widths from 1 to 16384", lambda v: _are_numbers(v, 2) and min(v) >= 1 and max(v) <= 16384),
     "model.dtype": _one_of("float32", "bfloat16"),
     "method.temperature": _POSITIVE,
+    "method.clusters": _between(2, 1024),
+    "method.dimensions": _between(2, 1024),
+    "method.cells": _between(1, 64),
+    "method.stage_one": _between(0, 1),
+    "method.region_temperature": _POSITIVE,
+    "method.same_place": _at_least(-1),
+    **{f"method.weights.{name}": _at_least(0) for name in ("patches", "mixup", "regions", "entropy", "balance", "agreement")},
     "method.zero_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
     "method.decay": _between(0, 1),
     "method.restoration": _one_of("l1", "l2"),

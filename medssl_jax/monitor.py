@@ -13,12 +13,14 @@ from medssl_jax.augment import to_unit
 from medssl_jax.data.tiles import TileSource
 from medssl_jax.downstream.predict import batched
 from medssl_jax.evaluate import collapse_panel, collapse_warning, knn_accuracy, ridge_accuracy
-from medssl_jax.methods import Pretraining
+from medssl_jax.losses import effective_clusters
+from medssl_jax.methods import LocalDiscrimination, Pretraining
 from medssl_jax.models import pool
 from medssl_jax.train.logging import say
 from medssl_jax.train.state import State
 
 IMAGES = 512  # tiles looked at; the panel's numbers depend on it
+FEWEST_CLUSTERS = 0.25  # in use, as a share of all
 CELLS = 2048  # feature vectors of a segmentation probe
 PROBE_STRIDE = 8  # segmentation probes classify the encoder's vectors at this stride, or the next finer one
 
@@ -50,12 +52,17 @@ class Monitor:
         self.warning: str | None = None
 
     def _features(self, params: Any, carried: Any, images: jax.Array) -> dict[str, jax.Array]:
-        """Pooled vectors [N, F], projections [N, P] where there is a projector, and the probed feature map [N, h, w, D]."""
+        """Pooled vectors [N, F], projections [N, P] where there is a projector, the probed feature map [N, h, w, D], and where the method
+        has pixels' vectors and clusters, the middle's vector [N, D] and the clusters' shares of the pixels [N, K]."""
         maps, _ = self._method.backbone.encoder.apply(params["encoder"], carried["stats"]["encoder"], to_unit(images), train=False)
         found = {"backbone": pool(maps)}
         projector = getattr(self._method, "projector", None)
         if projector is not None:
             found["projector"], _ = projector.apply(params["projector"], carried["stats"]["projector"], found["backbone"], train=False)
+        if isinstance(self._method, LocalDiscrimination):
+            vectors, clusters, _ = self._method.maps(params, carried["stats"], to_unit(images), train=False)
+            found["mass"] = clusters.mean((1, 2))
+            found["pixel"] = vectors[:, vectors.shape[1] // 2, vectors.shape[2] // 2]  # places are to differ, not whole images
         strides = self._method.backbone.strides
         found["map"] = maps[max(i for i, stride in enumerate(strides) if stride <= max(PROBE_STRIDE, strides[0]))]
         return found
@@ -68,9 +75,12 @@ class Monitor:
             return {}
         scalars: dict[str, float] = {}
         self.warning = None
-        for name in ("backbone", "projector"):
+        told = "pixel" if "pixel" in bank else "backbone"
+        for name in ("backbone", "projector", "pixel"):
             if name in bank and len(bank[name]) > 1:
-                scalars |= self._panel(name, bank[name], int(state.step))
+                scalars |= self._panel(name, bank[name], int(state.step), told == name)
+        if "mass" in bank:
+            scalars |= self._clusters(bank["mass"].mean(0), int(state.step))
         if self._queries is not None:
             train, query = _labelled(bank, self._bank), _labelled(self._vectors(state, self._queries), self._queries)
             if train and query:
@@ -80,13 +90,30 @@ class Monitor:
     def _vectors(self, state: State, sample: Sample) -> dict[str, np.ndarray]:
         return batched(self._embed, state.params, state.carried, self._mesh, self._batch)(sample.images)
 
-    def _panel(self, name: str, vectors: np.ndarray, step: int) -> dict[str, float]:
+    def _panel(self, name: str, vectors: np.ndarray, step: int, told: bool) -> dict[str, float]:
         panel = collapse_panel(vectors)
         warning = collapse_warning(panel, vectors.shape[1])
-        if warning and name == "backbone":
+        if warning and told:
             self.warning = f"Step {step}: {warning}"
             say(self.warning)
         return {f"collapse/{name}_{key}": float(value) for key, value in panel.items()}
+
+    def _clusters(self, mass: np.ndarray, step: int) -> dict[str, float]:
+        """How many clusters are in use, and the share of pixels of the smallest and the largest; a warning where few are."""
+        effective = float(effective_clusters(jax.numpy.asarray(mass)))
+        assert isinstance(self._method, LocalDiscrimination)
+        fewest = max(FEWEST_CLUSTERS * len(mass), 1.5)
+        if effective < fewest and step > self._method.stage_one * self._method.steps:
+            self.warning = (
+                f"Step {step}: The clusters are collapsing (the pixels use {effective:.1f} of {len(mass)}, healthy is above "
+                f"{fewest:g}): raise config.method.weights.balance, or lower config.pretrain.optimizer.learning_rate."
+            )
+            say(self.warning)
+        return {
+            "collapse/clusters": effective,
+            "collapse/smallest_cluster": float(mass.min()),
+            "collapse/largest_cluster": float(mass.max()),
+        }
 
 
 def _labelled(vectors: dict[str, np.ndarray], sample: Sample) -> tuple[np.ndarray, np.ndarray] | None:

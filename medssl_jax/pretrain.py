@@ -16,22 +16,20 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from medssl_jax import methods
+from medssl_jax import gallery, methods
 from medssl_jax.data.sources import Dataset, Selection, Source, Unlabelled, describe
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.errors import UserError
 from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.monitor import Monitor, Sample
-from medssl_jax.report import triplets
 from medssl_jax.train import checkpoint, feed, optimizer
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import Logger, read_json, say, write_json
 from medssl_jax.train.loop import Plan, StopRequest, train
 from medssl_jax.train.state import State, init_state
-from medssl_jax.train.step import example_keys, make_step
+from medssl_jax.train.step import make_step
 
-PICTURED = 6  # images in the triplets of the report
 READERS = 8  # images read at a time for their fingerprints
 MANY = 200  # images: where reading takes long enough to say so
 
@@ -132,8 +130,7 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     recipe = methods.view_recipe(config, dataset.channels, dataset.modality)
     parts = Calibration(method.backbone, recipe, tiles, mesh, sub_seed(config.seed, "calibrate"))(parts)
     checkpoint.save_tree(workdir / "pretrained", parts)
-    if isinstance(method, methods.Restoration) and "decoder" in parts:
-        picture(workdir / "figures" / "restoration.png", method, state, tiles)
+    gallery.draw(workdir / "figures", method, state, tiles)
     pool, warnings = tuple(fingerprints(dataset.pool)), (warning,) if warning else ()
     found = Pretrained(config.method.name, jax.device_get(parts), pool, warnings, time.perf_counter() - began)
     about = {"method": found.method, "channels": dataset.channels, "warnings": warnings, "seconds": found.seconds, "pool": pool}
@@ -196,22 +193,3 @@ def _monitor(config: ConfigDict, method: methods.Pretraining, dataset: Dataset, 
     )
     assert bank is not None
     return Monitor(method, mesh, bank, queries, config.pretrain.batch)
-
-
-def picture(path: Path, method: methods.Restoration, state: State, tiles: TileSource) -> None:
-    """Clean, corrupted and restored crops side by side."""
-    count = min(PICTURED, len(tiles))
-    chosen = [tiles[i * len(tiles) // count] for i in range(count)]
-    batch = {"image": np.stack([c["image"] for c in chosen])}
-
-    def look(state: State, batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
-        views = method.views(example_keys(state.key, state.step, jax.numpy.arange(count)), batch)
-        return views["clean"], views["corrupted"], method.restore(state.params, state.carried, views)
-
-    place = jax.tree.leaves(state.params)[0].sharding
-    replicated = jax.sharding.NamedSharding(place.mesh, jax.sharding.PartitionSpec())
-    shown = jax.jit(look, out_shardings=replicated)(state, batch)
-    if jax.process_index() == 0:
-        path.parent.mkdir(exist_ok=True)
-        clean, corrupted, restored = (list(np.asarray(x)) for x in shown)
-        triplets(path, clean, corrupted, restored)

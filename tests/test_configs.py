@@ -29,7 +29,8 @@ def test_configs_are_valid_and_their_method_can_be_built(name, size):
 
     loss, parts = jax.eval_shape(whole, jax.random.key(0))
     assert loss.shape == ()
-    assert set(parts) == ({"encoder", "decoder"} if name in ("tower", "restoration", "spark") else {"encoder"})
+    expected = {"local_discrimination": {"encoder", "decoder", "embed", "cluster"}, "simclr": {"encoder"}, "byol": {"encoder"}}
+    assert set(parts) == expected.get(name, {"encoder", "decoder"})
 
 
 def test_an_unknown_size():

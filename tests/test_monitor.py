@@ -93,3 +93,21 @@ def test_probes_look_all_over_the_maps():
     assert len(vectors) == len(classes) == 2048
     np.testing.assert_array_equal(classes, vectors[:, 0] >= 6)
     assert set(vectors[:, 0]) == set(range(12))
+
+
+def test_clusters_that_collapse_are_said_in_the_second_stage(capsys):
+    """A bias that gives every pixel to the first cluster: only balance could undo it, and the warning says so."""
+    trainer = tiny.Trainer(tiny.shrink(tiny.config("local_discrimination")))
+    state = trainer.start(jax.random.key(0))
+    head = state.params["cluster"]
+    bias = jax.numpy.array([20.0, -20.0, -20.0])
+    taken = {**state.params, "cluster": {**head, "conv2": {**head["conv2"], "bias": bias}}}
+    monitor = watch(trainer)
+    healthy = monitor(state)
+    assert healthy["collapse/clusters"] > 1.5
+    assert monitor(state.replace(params=taken))["collapse/clusters"] < 1.1
+    assert "balance" not in capsys.readouterr().err  # in the first stage nothing teaches the clusters
+    found = monitor(state.replace(params=taken, step=jax.numpy.int32(3)))
+    assert found["collapse/largest_cluster"] > 0.99
+    assert "raise config.method.weights.balance" in monitor.warning
+    assert monitor.warning in capsys.readouterr().err

@@ -16,7 +16,7 @@ from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import make_step
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ("tower", "simclr", "byol", "restoration", "spark")
+METHODS = ("tower", "simclr", "byol", "restoration", "spark", "local_discrimination")
 CHANNELS = 2
 
 
@@ -36,6 +36,8 @@ def shrink(c: ConfigDict) -> ConfigDict:
     c.data.tile, c.views.size = 28, 20
     c.model.update({"name": "unet", "width": 2, "depth": 2, "decoder_width": 2, "projection": (4, 4)})
     c.pretrain.update({"steps": 4, "batch": 8, "log_every": 2, "eval_every": 4, "checkpoint_every": 2})
+    if "cells" in c.method:
+        c.method.update({"cells": 4, "clusters": 3, "dimensions": 4, "stage_one": 0.25})
     c.finetune.update({"patch": 16, "steps": 2, "batch": 4, "eval_every": 2, "seeds": 1})
     return c
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medssl_jax.augment.draw import fold
+from medssl_jax.augment.draw import fold, uniform
 from medssl_jax.augment.geometry import (
     crop_and_resize,
     crop_labels,
@@ -38,4 +38,5 @@ __all__ = [
     "sample_boxes",
     "source_coordinates",
     "to_unit",
+    "uniform",
 ]

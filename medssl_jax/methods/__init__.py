@@ -12,13 +12,14 @@ from medssl_jax.errors import UserError
 from medssl_jax.losses import l1, l2
 from medssl_jax.methods.base import Pretraining
 from medssl_jax.methods.byol import BYOL
+from medssl_jax.methods.local_discrimination import LocalDiscrimination, Weights
 from medssl_jax.methods.restoration import Restoration
 from medssl_jax.methods.simclr import SimCLR
 from medssl_jax.methods.spark import Spark
 from medssl_jax.methods.tower import Tower
-from medssl_jax.models import Backbone, build_backbone, pixel_head, projector
+from medssl_jax.models import Backbone, build_backbone, conv_head, pixel_head, projector
 
-__all__ = ["BYOL", "NO_METHOD", "Pretraining", "Restoration", "SimCLR", "Spark", "Tower", "build", "view_recipe"]
+__all__ = ["BYOL", "NO_METHOD", "LocalDiscrimination", "Pretraining", "Restoration", "SimCLR", "Spark", "Tower", "build", "view_recipe"]
 
 NO_METHOD = "none"  # the control alone: fine-tuning from random weights
 RESTORATIONS = {"l1": l1, "l2": l2}
@@ -64,6 +65,28 @@ def _restoration(config: ConfigDict, backbone: Backbone, views: Recipe, channels
     return Restoration(backbone, pixel_head(channels), views, Proxy(**config.method.proxy), RESTORATIONS[config.method.restoration])
 
 
+def _local_discrimination(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> LocalDiscrimination:
+    m = config.method
+    if config.views.size % m.cells:
+        raise UserError(
+            f"config.views.size={config.views.size} cannot be cut into config.method.cells={m.cells} a side; set a divisor of it."
+        )
+    return LocalDiscrimination(
+        backbone,
+        conv_head(m.dimensions, m.dimensions),
+        conv_head(m.clusters, m.clusters),
+        views,
+        cells=m.cells,
+        steps=config.pretrain.steps,
+        weights=Weights(**m.weights),
+        stage_one=m.stage_one,
+        temperature=m.temperature,
+        region_temperature=m.region_temperature,
+        same_crop=m.same_crop,
+        same_place=m.same_place,
+    )
+
+
 def _spark(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Spark:
     return Spark(backbone, pixel_head(channels), views, config.method.zero_fraction)
 
@@ -88,5 +111,6 @@ _MAKERS: dict[str, Callable[[ConfigDict, Backbone, Recipe, int], Pretraining]] =
     "simclr": _simclr,
     "byol": _byol,
     "restoration": _restoration,
+    "local_discrimination": _local_discrimination,
     "spark": _spark,
 }

@@ -35,20 +35,22 @@ class Calibration:
         self._add = jax.jit(self._added, out_shardings=meshes.replicated(mesh))
 
     def __call__(self, parts: dict[str, Any]) -> dict[str, Any]:
-        """`parts` {"encoder": {"params", "stats"}, "decoder"?: the same} with the mean statistics of the batches; weights as they are.
+        """`parts` {"encoder": {"params", "stats"}, "decoder"?: the same} with the mean statistics of the batches; weights, and parts of
+        other names, as they are.
 
         Returns once they are there, and the batches follow one another: computations that exchange numbers between processes, and run at
         once, may take their turns in another order in another process, and two that wait for one another never end.
         """
-        stats = {name: part["stats"] for name, part in parts.items()}
+        measured = {name: part for name, part in parts.items() if name in ("encoder", "decoder")}
+        stats = {name: part["stats"] for name, part in measured.items()}
         if not jax.tree.leaves(stats):
             return parts  # group norm has none
         stats = meshes.to_all(self._mesh, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), stats))
         for number, images in enumerate(self._images):
             keys = example_keys(self._key, jax.numpy.int32(number), jax.numpy.arange(len(images)))
-            stats = self._add(stats, parts, keys, meshes.place(images, self._place))
+            stats = self._add(stats, measured, keys, meshes.place(images, self._place))
         stats = jax.block_until_ready(stats)
-        return {name: {"params": part["params"], "stats": stats[name]} for name, part in parts.items()}
+        return parts | {name: {"params": part["params"], "stats": stats[name]} for name, part in measured.items()}
 
     def _added(self, total: Any, parts: dict[str, Any], keys: jax.Array, images: jax.Array) -> Any:
         """A batch's share of the mean, on top of `total`."""

@@ -9,16 +9,18 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medssl_jax.errors import UserError
-from medssl_jax.models.heads import linear, pixel_head, pool, projector
+from medssl_jax.models.heads import conv_head, linear, pixel_head, pool, projector
 from medssl_jax.models.network import NORM_MOMENTUM, Network, Style, spread
 from medssl_jax.models.resnet import EXPANSION, ResNetEncoder, torchvision_name
 from medssl_jax.models.unet import Decoder, UNetEncoder
+from medssl_jax.models.vgg import VGGDecoder, VGGEncoder
 
 __all__ = [
     "NORM_MOMENTUM",
     "Backbone",
     "Network",
     "build_backbone",
+    "conv_head",
     "linear",
     "pixel_head",
     "pool",
@@ -41,11 +43,13 @@ class Backbone:
 
 def build_backbone(config: ConfigDict) -> Backbone:
     """The U-Net that `config` (config.model) describes. Raises UserError for an unknown name, with the nearest one."""
-    names = ("unet", *EXPANSION)
+    names = ("unet", "vgg16", *EXPANSION)
     if config.name not in names:
         near = difflib.get_close_matches(config.name, names, 1, cutoff=0)[0]
         raise UserError(f"config.model.name={config.name!r} is not a network; did you mean {near!r} (of {', '.join(names)})?")
     style = Style(config.norm, jnp.dtype(config.dtype), config.remat)
+    if config.name == "vgg16":
+        return Backbone(Network(VGGEncoder(config.width, style)), Network(VGGDecoder(style)), (1, 2, 4, 8, 16), 8 * config.width)
     if config.name == "unet":
         encoder, levels = Network(UNetEncoder(config.width, config.depth, style)), config.depth
         feature_dim = config.width * 2 ** (levels - 1)

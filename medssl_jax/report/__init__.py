@@ -5,11 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from medssl_jax.report.page import main_tables, write_page
-from medssl_jax.report.pictures import outlines, triplets
+from medssl_jax.report.pictures import outlines, overlays, places, triplets
 from medssl_jax.report.rundir import read_run
 from medssl_jax.report.tables import one_sided, summarise, to_markdown, to_text
 
-__all__ = ["main_tables", "outlines", "read_run", "summarise", "to_markdown", "triplets", "write_page", "write_report"]
+__all__ = [
+    "main_tables",
+    "outlines",
+    "overlays",
+    "places",
+    "read_run",
+    "summarise",
+    "to_markdown",
+    "triplets",
+    "write_page",
+    "write_report",
+]
 
 
 def write_report(workdir: Path | str) -> str:

@@ -34,6 +34,8 @@ CAPTIONS = {
     "predictions": "Test images, and the same with the outlines of label and prediction: the largest amount short of all (where "
     "there is one), first repeat.",
     "restoration": "What the network had to restore during pretraining: the clean crop, the corrupted one that it saw, and its answer.",
+    "clusters": "Which pixels belong together: tiles, the cluster of each of their pixels, and how like the marked place (the middle of "
+    "the first tile) each pixel is.",
     "pretrain_loss": "Loss and other readings of pretraining.",
     "pretrain_probes": "Probes while pretraining: accuracy of a nearest-neighbour vote and of ridge regression on the frozen features.",
     "pretrain_collapse": "Whether different images still get different features, for the backbone and the projector.",
@@ -121,12 +123,12 @@ def _scrolled(table: Table) -> str:
 def _pictures(run: Run) -> str:
     """Predictions, and any picture that has no place elsewhere on the page."""
     names = sorted(path.stem for path in (run.workdir / "figures").glob("*.png"))
-    elsewhere = ("label_efficiency", "restoration", *(n for n in names if n.startswith("pretrain_")))
+    elsewhere = ("label_efficiency", "restoration", "clusters", *(n for n in names if n.startswith("pretrain_")))
     return style.section("Pictures", *(_figure(run, name) for name in names if name not in elsewhere))
 
 
 def _figure(run: Run, name: str) -> str:
-    wide = name in ("predictions", "restoration", "pretrain_collapse", "pretrain_loss")
+    wide = name in ("predictions", "restoration", "clusters", "pretrain_collapse", "pretrain_loss")
     return style.picture(run.workdir / "figures" / f"{name}.png", CAPTIONS.get(name, name.replace("_", " ").capitalize() + "."), wide)
 
 
@@ -170,7 +172,7 @@ def _story(run: Run) -> str:
 
 
 def _training(run: Run) -> str:
-    figures = [_figure(run, name) for name in ("restoration", "pretrain_loss", "pretrain_probes", "pretrain_collapse")]
+    figures = [_figure(run, name) for name in ("restoration", "clusters", "pretrain_loss", "pretrain_probes", "pretrain_collapse")]
     return style.section("Training", _speed(run), *figures, _panel(run))
 
 

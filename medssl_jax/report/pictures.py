@@ -56,6 +56,41 @@ def triplets(path: Path, clean: Sequence[np.ndarray], corrupted: Sequence[np.nda
     return _save(figure, path)
 
 
+def places(path: Path, images: Sequence[np.ndarray], clusters: Sequence[np.ndarray], similarity: Sequence[np.ndarray]) -> Path:
+    """Three rows, images above the cluster of every pixel above its likeness to the middle of the first image (marked), a column an image.
+
+    Args:
+      path: the PNG to write.
+      images: N images [H, W, C]; clusters: int [H, W]; similarity: cosines [H, W].
+    """
+    figure, axes = _grid(3, len(images), np.shape(images[0]), label=0.9)
+    for column, (image, found, likeness) in enumerate(zip(images, clusters, similarity, strict=True)):
+        axes[0, column].imshow(displayable(image), interpolation="nearest")
+        axes[1, column].imshow(found, cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
+        axes[2, column].imshow(likeness, cmap="magma", vmin=-0.2, vmax=1, interpolation="nearest")
+    for row, name in enumerate(("image", "cluster", "likeness")):
+        axes[row, 0].set_ylabel(name, fontsize=11)
+        axes[row, 0].plot(images[0].shape[1] // 2, images[0].shape[0] // 2, "+", color=PREDICTION, markersize=12, mew=2)
+    return _save(figure, path)
+
+
+def overlays(path: Path, panels: Sequence[tuple[str, np.ndarray, tuple[float, float], np.ndarray | None]]) -> Path:
+    """Images with a place (x, y) marked on each, above the likeness of all their places (where it is given), a column an image.
+
+    Args:
+      path: the PNG to write.
+      panels: title, image [H, W, C], place in its pixels, likeness [H, W] or None.
+    """
+    figure, axes = _grid(2, len(panels), np.shape(panels[0][1]), label=0.1, title=0.3)
+    for column, (title, image, (x, y), likeness) in enumerate(panels):
+        axes[0, column].imshow(displayable(image), interpolation="nearest")
+        axes[0, column].plot(x, y, "+", color=PREDICTION, markersize=12, mew=2)
+        axes[0, column].set_title(_short(title), fontsize=8, parse_math=False)
+        if likeness is not None:
+            axes[1, column].imshow(likeness, cmap="magma", vmin=-0.2, vmax=1, interpolation="nearest")
+    return _save(figure, path)
+
+
 def outlines(
     path: Path,
     images: Sequence[np.ndarray],

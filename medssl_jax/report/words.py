@@ -12,6 +12,7 @@ ARMS = {
     "byol": "BYOL",
     "restoration": "restoration",
     "spark": "SparK",
+    "local_discrimination": "Local Discrimination",
 }
 METRICS = {
     "dice": "Dice, mean over test images",

@@ -1,0 +1,131 @@
+"""The command that finds one marked place in other images.
+
+python -m medssl_jax.landmarks --run=runs/local_discrimination --query=IMAGE --point=X,Y --images=DIR
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from medssl_jax import cli, methods
+from medssl_jax import pretrain as pretraining
+from medssl_jax.data.formats import decode
+from medssl_jax.data.sources import Dataset, open_dataset
+from medssl_jax.downstream.landmarks import Describer, Found, Window, locate, marked
+from medssl_jax.errors import UserError
+from medssl_jax.methods import LocalDiscrimination
+from medssl_jax.models import build_backbone
+from medssl_jax.report import overlays
+from medssl_jax.train.logging import read_json, say
+from medssl_jax.train.mesh import make_mesh
+
+RUN = flags.DEFINE_string("run", None, "The directory of a finished pretraining.")
+QUERY = flags.DEFINE_string("query", None, "The image with the marked place.")
+POINT = flags.DEFINE_string("point", None, "The marked place, X,Y in pixels of the query from its top left corner.")
+IMAGES = flags.DEFINE_string("images", None, "The folder of the images to search.")
+LANDMARKS = flags.DEFINE_string("landmarks", "", "Where landmarks.csv and landmarks.png are left; RUN/landmarks where nothing is given.")
+SIDE = flags.DEFINE_integer(
+    "window", 0, "Side of the neighbourhood that stands for a place, in pixels the network sees; 0: an eighth of the image."
+)
+SIGMA = flags.DEFINE_float("sigma", -1.0, "Of the window's Gaussian in pixels; 0: no weighting; -1: a quarter of the window.")
+
+SHOWN = 8  # images of the picture
+
+
+def main() -> None:
+    """Find the place that --point marks in --query in every image of --images."""
+    run, query, images = (Path(_given(flag)).expanduser() for flag in (RUN, QUERY, IMAGES))
+    x, y = _point(_given(POINT))
+    config = ConfigDict(cli.from_json((run / "config.json").read_text())) if (run / "config.json").exists() else None
+    pretrained = pretraining.load(run, make_mesh())
+    if config is None:
+        raise UserError(f"{run} has no config.json; point --run at the directory of a whole run.")
+    dataset = _opened(config, images)
+    channels = read_json(run / "pretrained.json", dict, "pretrain again")["channels"]
+    if dataset.channels != channels:
+        raise UserError(
+            f"{images} holds images of {dataset.channels} channel(s), and {run} learned from {channels}; see config.data.color."
+        )
+    stored = decode(query)
+    shown = dataset.pool.source.preparation.image(stored, str(query))  # type: ignore[attr-defined]
+    window = _window(min(shown.shape[:2]))
+    describe = _describer(config, dataset, pretrained.parts, window)
+    scale = shown.shape[0] / stored.shape[0]
+    wanted = marked(describe(shown), y * scale, x * scale, f"{query} (as the network sees it, scaled by {scale:g})")
+    out = Path(LANDMARKS.value).expanduser() if LANDMARKS.value else run / "landmarks"
+    out.mkdir(parents=True, exist_ok=True)
+    found = list(_search(dataset, describe, wanted, window))
+    _write(out / "landmarks.csv", found)
+    pictures = [(name, image, (place.x, place.y), likeness) for name, image, place, likeness, _ in found[:SHOWN]]
+    overlays(out / "landmarks.png", [(query.name, shown, (x * scale, y * scale), None), *pictures])
+    say(f"{len(found)} images searched: {out / 'landmarks.csv'} and {out / 'landmarks.png'}")
+
+
+def _given(flag: flags.FlagHolder) -> str:
+    if not flag.value:
+        raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
+    return flag.value
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(f"--point={text} is no place; write X,Y in pixels, like --point=120,85.") from error
+    return x, y
+
+
+def _opened(config: ConfigDict, images: Path) -> Dataset:
+    """All images of the folder, prepared as those of the run were."""
+    data = config.data.copy_and_resolve_references()
+    data.update({"source": "folder", "path": str(images), "splits": "", "task": "none", "val_fraction": 0.0, "test_fraction": 0.0})
+    return open_dataset(data)
+
+
+def _window(side: int) -> Window:
+    size = SIDE.value or max(3, side // 8 // 2 * 2 + 1)
+    return Window(size, size / 4 if SIGMA.value < 0 else SIGMA.value)
+
+
+def _describer(config: ConfigDict, dataset: Dataset, parts: Mapping[str, Any], window: Window) -> Describer:
+    method = methods.build(config, dataset.channels, dataset.modality)
+    embed = method.embed if isinstance(method, LocalDiscrimination) and "embed" in parts else None
+    return Describer(build_backbone(config.model), embed, parts, window)
+
+
+Line = tuple[str, np.ndarray, Found, np.ndarray, float]
+
+
+def _search(dataset: Dataset, describe: Describer, wanted: np.ndarray, window: Window) -> Iterator[Line]:
+    """Name, image as the network sees it, the place found there, the likeness of all places, and the scale to the stored image."""
+    for index in range(len(dataset.pool)):
+        example = dataset.pool[index]
+        place, likeness = locate(describe(example["image"]), wanted, window)
+        yield example["id"], example["image"], place, likeness, dataset.pool.raw(index).shape[0] / example["image"].shape[0]  # type: ignore[attr-defined]
+
+
+def _write(path: Path, found: list[Line]) -> None:
+    """Places in pixels of the stored images."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "x", "y", "similarity", "confidence"])
+        for name, _, place, _, scale in found:
+            table.writerow(
+                [
+                    name,
+                    *(round(v, 1) for v in (place.x * scale, place.y * scale)),
+                    *(round(v, 4) for v in (place.similarity, place.confidence)),
+                ]
+            )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.execute(main, sys.argv))

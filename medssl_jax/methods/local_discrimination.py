@@ -1,0 +1,153 @@
+"""Local Discrimination: a vector and a cluster for every pixel, learned together (arXiv 2012.09333, 2108.09440)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medssl_jax import losses
+from medssl_jax.augment import Recipe, fold, geometry, meet, to_unit, uniform
+from medssl_jax.methods import base
+from medssl_jax.models import Backbone, Network
+
+MIX = (0.2, 0.8)  # share of the first image in a mixture
+LEAST = 0.25  # common part of two crops, as a share of the smaller
+WEIGHTLESS = 1e-9  # added to the clusters' sum
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Of the terms of the loss; regions, entropy, balance and agreement count in the second stage alone."""
+
+    patches: float = 1.0
+    mixup: float = 1.0
+    regions: float = 10.0
+    entropy: float = 0.1
+    balance: float = 1.0  # ours: the published losses let one cluster take everything
+    agreement: float = 0.0  # ours, after PiCIE: the same place is in the same cluster in both views
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalDiscrimination:
+    """Two crops of an image in poses of their own; where they meet, cells x cells patches are matched and told from all others.
+
+    The first `stage_one` of the steps learns vectors alone, the rest clusters too: the paper's two stages as a schedule of weights.
+    """
+
+    backbone: Backbone
+    embed: Network
+    cluster: Network
+    recipe: Recipe
+    cells: int
+    steps: int
+    weights: Weights
+    stage_one: float = 0.2
+    temperature: float = 0.1
+    region_temperature: float = 0.2
+    same_crop: bool = False  # the paper's views: one crop in two poses
+    same_place: int = -1  # patches of other images up to so many cells away are no negatives; -1: all are
+
+    def init(self, key: jax.Array, batch: base.Batch) -> tuple[Any, Any]:
+        """Encoder, decoder and the two heads on it."""
+        body, embed, cluster = jax.random.split(key, 3)
+        images = to_unit(batch["image"][:1, : self.recipe.size, : self.recipe.size])
+        params, stats, _, decoded = base.init_backbone(body, self.backbone, images, decoder=True)
+        params["embed"], stats["embed"] = self.embed.init(embed, decoded)
+        params["cluster"], stats["cluster"] = self.cluster.init(cluster, decoded)
+        return params, {"stats": stats}
+
+    def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
+        """Two views [B, S, S, C], their crops [B, 4] and poses [B], the part they share [B, 4], and the share of a mixture [B]."""
+        r, images = self.recipe, to_unit(batch["image"])
+        if r.rotation:
+            images = geometry.rotate(images, uniform(fold(keys, 0), -r.rotation, r.rotation))
+        crops = [geometry.sample_boxes(fold(keys, 1 + k), images.shape[1], images.shape[2], r.scale, r.ratio) for k in (0, 1)]
+        second, shared = meet.meeting_boxes(crops[0], crops[0] if self.same_crop else crops[1], LEAST)
+        found = {"shared": shared, "share": uniform(fold(keys, 3), *MIX)}
+        for number, (name, boxes) in enumerate((("first", crops[0]), ("second", second))):
+            pose = geometry.random_pose(fold(keys, 4 + number), rotate=r.quarter_turns, horizontal=r.horizontal, vertical=r.vertical)
+            view = geometry.dihedral(geometry.crop_and_resize(images, boxes, r.size), pose)
+            found |= {name: r.photometric(fold(keys, 6 + number), view), f"{name}_crop": boxes, f"{name}_pose": pose}
+        return found
+
+    def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
+        """L_PD + L_mix, and from the second stage on 10 L_LD + 0.1 L_ent and ours; one pass over all views and mixtures."""
+        half = len(views["first"]) // 2
+        share = views["share"][:half, None, None, None]
+        mixed = share * views["first"][:half] + (1 - share) * views["first"][half : 2 * half]
+        count = len(views["first"])
+        vectors, clusters, stats = self.maps(params, carried["stats"], jnp.concatenate([views["first"], views["second"], mixed]))
+        parts = {name: (vectors[cut], clusters[cut]) for name, cut in (("first", slice(0, count)), ("second", slice(count, 2 * count)))}
+        (u1, p1), (u2, p2) = ([self._cells(views, name, found) for found in maps] for name, maps in parts.items())
+        terms = {
+            "patches": losses.patch_discrimination(_rows(u1, u2), self.temperature, self._same_place(views)),
+            "mixup": self._mixup(vectors, share, count, half),
+            **self._cluster_terms(vectors[: 2 * count], clusters[: 2 * count], p1, p2),
+        }
+        late = (step >= self.stage_one * self.steps).astype(jnp.float32)
+        weights = dataclasses.asdict(self.weights)
+        loss = sum(weights[name] * (1.0 if name in ("patches", "mixup") else late) * value for name, value in terms.items())
+        return jnp.asarray(loss), ({"stats": stats}, {**terms, **_masses(clusters[: 2 * count])})
+
+    def maps(self, params: Any, stats: Any, images: jax.Array, train: bool = True) -> tuple[jax.Array, jax.Array, Any]:
+        """Images [B, S, S, C] -> unit vectors [B, S, S, D], shares of clusters [B, S, S, K] (sigmoids over their sum), new statistics."""
+        features, stats = base.forward(self.backbone.encoder, "encoder", params, stats, images, train)
+        decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, features, train)
+        vectors, stats = base.forward(self.embed, "embed", params, stats, decoded, train)
+        logits, stats = base.forward(self.cluster, "cluster", params, stats, decoded, train)
+        shares = jax.nn.sigmoid(logits)
+        return losses.unit(vectors), shares / (shares.sum(-1, keepdims=True) + WEIGHTLESS), stats
+
+    def _cells(self, views: base.Views, name: str, maps: jax.Array) -> jax.Array:
+        """A view's maps [B, S, S, D] in the cells of the shared part, upright: [B, cells, cells, D]."""
+        boxes = meet.within(views["shared"], views[f"{name}_crop"], self.recipe.size)
+        return meet.pool_cells(geometry.dihedral(maps, geometry.inverse_pose(views[f"{name}_pose"])), boxes, self.cells)
+
+    def _mixup(self, vectors: jax.Array, share: jax.Array, count: int, half: int) -> jax.Array:
+        """The vectors of a mixture are the mixture of the vectors: L_mix on [u(x3); t], t without gradient, in the views' own frame."""
+        whole = jnp.tile(jnp.float32([[0, 0, self.recipe.size, self.recipe.size]]), (half, 1))
+        first, second, mixed = (
+            losses.unit(meet.pool_cells(v, whole, self.cells)) for v in (vectors[:half], vectors[half : 2 * half], vectors[2 * count :])
+        )
+        target = jax.lax.stop_gradient(share * first + (1 - share) * second)
+        return losses.patch_discrimination(_rows(mixed, target), self.temperature)
+
+    def _cluster_terms(self, vectors: jax.Array, clusters: jax.Array, first: jax.Array, second: jax.Array) -> dict[str, jax.Array]:
+        regions = losses.region_vectors(vectors, clusters)
+        return {
+            "regions": losses.region_discrimination(regions, self.region_temperature),
+            "entropy": losses.cluster_entropy(clusters),
+            "balance": losses.cluster_balance(losses.cluster_mass(clusters)),
+            "agreement": losses.cluster_agreement(first, second),
+        }
+
+    def _same_place(self, views: base.Views) -> jax.Array | None:
+        """Which pairs of patches of different images lie within `same_place` cells of the tile: bool [N, N], N = 2 B cells^2."""
+        if self.same_place < 0:
+            return None
+        side = views["shared"][:, 2:].mean() / self.cells
+        place = jnp.tile(meet.centres(views["shared"], self.cells).reshape(-1, 2), (2, 1))
+        image = jnp.tile(jnp.repeat(jnp.arange(len(views["first"])), self.cells**2), 2)
+        near = jnp.abs(place[:, None] - place[None]).max(-1) <= (self.same_place + 0.5) * side
+        return near & (image[:, None] != image[None])
+
+    def after_update(self, params: Any, carried: Any, step: jax.Array) -> Any:
+        """Nothing moves beside the parameters."""
+        return carried
+
+    def transferable(self, params: Any, carried: Any) -> dict[str, Any]:
+        """Encoder and decoder (the paper transfers the encoder alone), and the heads, by which landmarks and clusters are found."""
+        return base.parts(params, carried["stats"], "encoder", "decoder", "embed", "cluster")
+
+
+def _rows(*cells: jax.Array) -> jax.Array:
+    """[B, cells, cells, D] one after the other as rows [N, D]."""
+    return jnp.concatenate([c.reshape(-1, c.shape[-1]) for c in cells])
+
+
+def _masses(clusters: jax.Array) -> base.Logs:
+    mass = losses.cluster_mass(clusters)
+    return {"clusters": losses.effective_clusters(mass), "smallest_cluster": mass.min(), "largest_cluster": mass.max()}
