@@ -364,6 +364,9 @@ def test_a_damaged_npz(tmp_path):
     np.savez(tmp_path / "few.npz", **{**arrays, "train_labels": arrays["train_labels"][:3]})
     with pytest.raises(UserError, match=r"train_labels in .* holds 3 labels for \d+ images; give every image one"):
         opened(tmp_path / "few.npz")
+    np.savez(tmp_path / "new.npz", **{**arrays, "test_labels": arrays["test_labels"] + 7})
+    with pytest.raises(UserError, match=r"the label \d+ of .*new\.npz is in no training image"):
+        opened(tmp_path / "new.npz")
     np.savez(tmp_path / "objects.npz", train_images=np.array([{}], object))
     with pytest.raises(UserError, match="holds Python objects, not numbers"):
         opened(tmp_path / "objects.npz")

@@ -49,6 +49,10 @@ def open_npz(path: Path, labels: bool = True) -> tuple[Arrays, tuple[str, ...]]:
             items += [Item(f"{part}/{i}", Probe.of(x), part, label) for i, (x, label) in enumerate(zip(stack, known))]
             images += list(stack)
     classes = sorted({item.label for item in items if item.label is not None})
+    if untaught := sorted(set(classes) - {item.label for item in items if item.part == "train"}):
+        raise UserError(
+            f"the label {untaught[0]} of {path} is in no training image, so that it cannot be learned; add some or leave it out."
+        )
     return Arrays(tuple(items), tuple(images)), tuple(str(c) for c in range(classes[-1] + 1)) if classes else ()
 
 
