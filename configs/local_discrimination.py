@@ -3,8 +3,7 @@
 python -m medssl_jax.main --config=configs/local_discrimination.py
 python -m medssl_jax.main --config=configs/local_discrimination.py:paper     # the quarter-width VGG U-Net at 448 px, one GPU
 
-Two CPU cores, ten minutes; what to expect stands in experiments/README.md. The paper's views are `config.method.same_crop=True`; its losses
-alone `config.method.weights.balance=0`.
+No result is recorded yet. The paper's views are `config.method.same_crop=True`; its losses alone `config.method.weights.balance=0`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 python -m medssl_jax.main --config=configs/spark.py
 python -m medssl_jax.main --config=configs/spark.py:paper      # ResNet-50 at 224 px
 
-Two CPU cores, under ten minutes; what to expect stands in experiments/README.md.
+The steps and crops of configs/tower.py; what is measured of it stands in the tables of experiments/README.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 python -m medssl_jax.main --config=configs/supervised.py
 python -m medssl_jax.main --config=configs/supervised.py:paper
 
-Two CPU cores, two minutes; what to expect stands in experiments/README.md.
+The first line of every table in experiments/README.md.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.records import Book, Key
-from medssl_jax.config import LAYOUT, validate
+from medssl_jax.config import LAYOUT, flat, validate
 from medssl_jax.data.splits import Amount, parse_amounts
 from medssl_jax.downstream.compare import Cell
 from medssl_jax.errors import UserError
@@ -144,14 +144,6 @@ def fingerprint(config: ConfigDict, pretraining: bool = False) -> str:
 def digest(tree: Any) -> str:
     """Eight hexadecimal digits of a tree of plain values."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True, default=list).encode()).hexdigest()[:8]
-
-
-def flat(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys and values."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {f"{prefix}{name}": value}
-    return found
 
 
 def groups(table: str, budget: str) -> Iterator[Group]:

@@ -161,6 +161,8 @@ def pooled_table(table: str, records: Path, budget: str) -> str:
         found = [next((p for p in column if p.arm == arm), None) for column in columns]
         if any(found):
             lines.append([_title(arm), *map(_pooled, found)])
+    if len(lines) == 1:
+        return "No arm has two repeats on each of the data sets yet."
     names = ", ".join(scores.dataset for scores in sets)
     note = f"{METRIC_NAMES[metric]}: the mean over {names}, with its 95 % interval over repeats; it speaks of these data sets alone."
     return f"{_table(lines)}\n\n{note} p of Wilcoxon's test over all pairs, adjusted by Holm over the arms."

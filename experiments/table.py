@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from medssl_jax.config import LAYOUT
+from medssl_jax.config import LAYOUT, flat
 from medssl_jax.errors import UserError
 from medssl_jax.report import main_tables, summarise, to_markdown
 from medssl_jax.report.page import MAIN_METRICS
@@ -65,12 +65,9 @@ def merge(runs: Sequence[Path], rows_of: Callable[[Path], list[Row]] = result_ro
     return [row for row, _ in found.values()]
 
 
-def _options(config: Any, path: str = "") -> dict[str, Any]:
-    """Dotted keys and values of the options that runs in one table share; which cells were run may differ."""
-    if not isinstance(config, dict):
-        return {path: config} if path not in LAYOUT | CELLS else {}
-    inside = {name: value for name, value in config.items() if path or name in SHARED}
-    return {key: value for name, tree in inside.items() for key, value in _options(tree, f"{path}.{name}".lstrip(".")).items()}
+def _options(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that runs in one table share, by their dotted keys; which cells were run may differ."""
+    return {key: value for key, value in flat(config).items() if key.partition(".")[0] in SHARED and key not in LAYOUT | CELLS}
 
 
 def _check_alike(first: Path, ours: dict[str, Any], other: Path, theirs: dict[str, Any]) -> None:

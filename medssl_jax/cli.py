@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from medssl_jax.config import flat
 from medssl_jax.errors import UserError
 
 USAGE_EXIT, FAILURE_EXIT, INTERRUPT_EXIT = 2, 1, 130
@@ -130,7 +131,7 @@ def _known(argv: list[str]) -> dict[str, Any]:
     if not (named := _named(argv)):
         return {}
     try:
-        return _defaults(runpy.run_path(named[0])["get_config"](*named[1:]))
+        return flat(runpy.run_path(named[0])["get_config"](*named[1:]), "config.")
     except UserError:
         raise
     except Exception as error:  # whatever a config file raises
@@ -144,12 +145,3 @@ def from_json(text: str) -> dict[str, Any]:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
 
     return json.loads(text, object_hook=tuples)
-
-
-def _defaults(config: ConfigDict, prefix: str = "config") -> dict[str, Any]:
-    """Every option with its default."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        key = f"{prefix}.{name}"
-        found |= _defaults(value, key) if isinstance(value, ConfigDict) else {key: value}
-    return found

@@ -162,6 +162,14 @@ def _finetune() -> ConfigDict:
     return f
 
 
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and values of a config, or of one read from JSON."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, (dict, ConfigDict)) else {f"{prefix}{name}": value}
+    return found
+
+
 def validate(config: ConfigDict) -> None:
     """Raises UserError for a value out of range, naming the key, the value and what is allowed."""
     for key, (allowed, holds) in _RULES.items():

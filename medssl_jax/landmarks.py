@@ -9,7 +9,7 @@ import csv
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -44,10 +44,8 @@ def main() -> None:
     """Find the place that --point marks in --query in every image of --images."""
     run, query, images = (Path(_given(flag)).expanduser() for flag in (RUN, QUERY, IMAGES))
     x, y = _point(_given(POINT))
-    config = ConfigDict(cli.from_json((run / "config.json").read_text())) if (run / "config.json").exists() else None
     pretrained = pretraining.load(run, make_mesh())
-    if config is None:
-        raise UserError(f"{run} has no config.json; point --run at the directory of a whole run.")
+    config = _config(run)
     dataset = _opened(config, images)
     channels = read_json(run / "pretrained.json", dict, "pretrain again")["channels"]
     if dataset.channels != channels:
@@ -64,7 +62,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     found = list(_search(dataset, describe, wanted, window))
     _write(out / "landmarks.csv", found)
-    pictures = [(name, image, (place.x, place.y), likeness) for name, image, place, likeness, _ in found[:SHOWN]]
+    pictures = [line.panel for line in found if line.panel is not None]
     overlays(out / "landmarks.png", [(query.name, shown, (x * scale, y * scale), None), *pictures])
     say(f"{len(found)} images searched: {out / 'landmarks.csv'} and {out / 'landmarks.png'}")
 
@@ -73,6 +71,14 @@ def _given(flag: flags.FlagHolder) -> str:
     if not flag.value:
         raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
     return flag.value
+
+
+def _config(run: Path) -> ConfigDict:
+    path = run / "config.json"
+    if not path.exists():
+        raise UserError(f"{run} has no config.json; point --run at the directory of a whole run.")
+    read_json(path, dict, "point --run at another run, or pretrain again")
+    return ConfigDict(cli.from_json(path.read_text()))
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -101,15 +107,23 @@ def _describer(config: ConfigDict, dataset: Dataset, parts: Mapping[str, Any], w
     return Describer(build_backbone(config.model), embed, parts, window)
 
 
-Line = tuple[str, np.ndarray, Found, np.ndarray, float]
+class Line(NamedTuple):
+    """What is found in one image: the place as the network sees it, the scale to the stored image, and for the first ones a picture."""
+
+    name: str
+    place: Found
+    scale: float
+    panel: tuple[str, np.ndarray, tuple[float, float], np.ndarray] | None
 
 
 def _search(dataset: Dataset, describe: Describer, wanted: np.ndarray, window: Window) -> Iterator[Line]:
-    """Name, image as the network sees it, the place found there, the likeness of all places, and the scale to the stored image."""
+    """Image by image."""
     for index in range(len(dataset.pool)):
         example = dataset.pool[index]
         place, likeness = locate(describe(example["image"]), wanted, window)
-        yield example["id"], example["image"], place, likeness, dataset.pool.raw(index).shape[0] / example["image"].shape[0]  # type: ignore[attr-defined]
+        name, image = example["id"], example["image"]
+        panel = (name, image, (place.x, place.y), likeness) if index < SHOWN else None
+        yield Line(name, place, dataset.pool.raw(index).shape[0] / image.shape[0], panel)  # type: ignore[attr-defined]
 
 
 def _write(path: Path, found: list[Line]) -> None:
@@ -117,14 +131,9 @@ def _write(path: Path, found: list[Line]) -> None:
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "x", "y", "similarity", "confidence"])
-        for name, _, place, _, scale in found:
-            table.writerow(
-                [
-                    name,
-                    *(round(v, 1) for v in (place.x * scale, place.y * scale)),
-                    *(round(v, 4) for v in (place.similarity, place.confidence)),
-                ]
-            )
+        for name, place, scale, _ in found:
+            where = round(place.x * scale, 1), round(place.y * scale, 1)
+            table.writerow([name, *where, round(place.similarity, 4), round(place.confidence, 4)])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from medssl_jax.config import LAYOUT
+from medssl_jax.config import LAYOUT, flat
 from medssl_jax.errors import UserError
 from medssl_jax.train.logging import read_json, write_json
 from medssl_jax.train.mesh import wait_for_all
@@ -19,14 +19,14 @@ def examine(workdir: Path, config: ConfigDict) -> None:
     """Raises UserError where `workdir` is a file, holds something else than a run, or a run of another config, naming what differs."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; choose a folder, new or empty.")
-    path, ours = workdir / CONFIG, _flat(json.loads(config.to_json()))
+    path, ours = workdir / CONFIG, flat(json.loads(config.to_json()))
     if not path.exists():
         if workdir.is_dir() and any(file.suffix != ".partial" for file in workdir.iterdir()):  # what a full disk cut short is no run
             raise UserError(f"{workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
         return
     if not _begun(workdir):
         return
-    theirs = _flat(read_json(path, dict, "put back the one of this run, or choose another --workdir"))
+    theirs = flat(read_json(path, dict, "put back the one of this run, or choose another --workdir"))
     differ = sorted(k for k in ours.keys() | theirs.keys() if k not in LAYOUT and ours.get(k) != theirs.get(k))
     if differ:
         first = f"config.{differ[0]} is {theirs.get(differ[0])!r} there and {ours.get(differ[0])!r} here"
@@ -49,10 +49,3 @@ def _begun(workdir: Path) -> bool:
     """Whether a run left anything but its config here: what was refused right after it was claimed is no run."""
     left = (file for file in workdir.rglob("*") if file.is_file() and file.name != CONFIG and file.suffix != ".partial")
     return (workdir / CONFIG).exists() and any(left)
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
