@@ -19,7 +19,8 @@ def get_config(size: str = "small") -> ConfigDict:
     c.name = "local_discrimination"
     c.method = ConfigDict({"name": "local_discrimination", "clusters": 16, "dimensions": 32, "cells": 8, "stage_one": 0.2})
     c.method.update({"temperature": 0.1, "region_temperature": 0.2, "same_crop": False, "same_place": -1})
-    c.method.weights = ConfigDict({"patches": 1.0, "mixup": 1.0, "regions": 10.0, "entropy": 0.1, "balance": 1.0, "agreement": 0.0})
+    c.method.weights = ConfigDict({"patches": 1.0, "mixup": 1.0, "regions": 10.0, "entropy": 0.1, "balance": 1.0})
+    c.method.weights.update({"floor": 0.0, "agreement": 0.0})
     c.pretrain.batch = 16
     if size == "paper":
         c.data.tile, c.views.size, c.pretrain.batch, c.pretrain.steps = 512, 448, 8, 100_000

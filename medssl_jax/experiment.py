@@ -33,11 +33,13 @@ from medssl_jax.train import optimizer
 from medssl_jax.train.logging import say, write_json
 from medssl_jax.train.loop import StopRequest
 from medssl_jax.train.mesh import check_batch, make_mesh
+from medssl_jax.unlabelled import segment_all
 from medssl_jax.workdir import claim
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "medssl_jax")
 DEFAULT_AMOUNTS = {"segmentation": "1 image, 4 images, all", "classification": "1%, 10%, all"}
 NAMES = {"pool": "training", "val": "validation", "test": "test"}
+GUIDED = "shape_guided"
 SAMPLE_AMOUNTS = "1 patch, 4 patches, 16 patches, all"
 
 
@@ -53,7 +55,9 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     continued = claim(workdir, config)
     with StopRequest() as stop:
         pretrained = pretraining.pretrain(config, dataset, mesh, workdir, stop)
-        records = compare(config, dataset, pretrained, mesh, workdir, stop)
+        segmented = config.method.name == GUIDED and "cluster" in pretrained.parts
+        unlabelled = segment_all(config, dataset, pretrained, mesh, workdir, stop) if segmented else []
+        records = compare(config, dataset, pretrained, mesh, workdir, stop) + unlabelled
     total = round(time.perf_counter() - began, 1)
     seconds = {"since the last start": total} if continued else {"total": total}
     if not continued and pretrained.seconds and not config.pretrain.from_run:

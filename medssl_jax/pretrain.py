@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax import gallery, methods
+from medssl_jax.data.references import reference_masks, reference_tiles
 from medssl_jax.data.sources import Dataset, Selection, Source, Unlabelled, describe
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
@@ -105,7 +106,9 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
         return
     if config.method.name == methods.NO_METHOD:
         return
-    methods.build(config, dataset.channels, dataset.modality)
+    method = methods.build(config, dataset.channels, dataset.modality)
+    if isinstance(method, methods.ShapeGuided):
+        reference_tiles(reference_masks(config.method, dataset.pool, config.seed, few=True), config.data.tile)
     TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
     meshes.check_batch(config.pretrain.batch, config.pretrain.accumulate, mesh, "pretrain.batch")
     optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
@@ -143,6 +146,9 @@ def _run(
 ) -> tuple[State, str | None]:
     p = config.pretrain
     update = optimizer.build(p.optimizer, p.steps)
+    references = None
+    if isinstance(method, methods.ShapeGuided):
+        references = reference_tiles(reference_masks(config.method, dataset.pool, config.seed), config.data.tile)
     shapes = {"image": np.zeros((1, config.data.tile, config.data.tile, dataset.channels), dataset.dtype)}
     start = jax.tree_util.Partial(init_state, method, update)
     key = jax.random.key(sub_seed(config.seed, "pretrain"))
@@ -152,6 +158,9 @@ def _run(
         state = checkpoints.restore(checkpoint.abstract(jax.eval_shape(start, key, shapes), places))
         if state is None:
             state = jax.jit(start, out_shardings=places)(key, shapes)
+            if isinstance(method, methods.ShapeGuided):
+                rates = optimizer.with_rates(state.opt_state, method.rates)
+                state = state.replace(opt_state=jax.device_put(rates, places.opt_state))
         elif int(state.step):
             say(f"Continuing the pretraining at step {int(state.step)} of {p.steps}.")
         step = make_step(method, update, mesh, places, p.accumulate)
@@ -159,6 +168,8 @@ def _run(
         monitor = _monitor(config, method, dataset, mesh)
         plan = Plan(f"pretrain {config.method.name}", p.steps, p.batch, p.log_every, p.eval_every)
         batches = feed_tiles(config, tiles, mesh, first)
+        if references is not None:
+            batches = _with_references(batches, references, config, mesh, first)
         with contextlib.closing(Logger(workdir, "pretrain", resume_step=first)) as logger:
             state = train(state, step, batches, plan, logger=logger, checkpoints=checkpoints, evaluate=monitor, stop=stop)
         if first >= p.steps:  # nothing was left to train, and so nothing looked at the end
@@ -166,6 +177,16 @@ def _run(
     finally:
         checkpoints.close()
     return state, monitor.warning
+
+
+def _with_references(
+    batches: Iterator[feed.Batch], references: np.ndarray, config: ConfigDict, mesh: Mesh, first: int
+) -> Iterator[feed.Batch]:
+    """Each batch with as many reference shapes, in an order of their own."""
+    seed = sub_seed(config.seed, "pretrain/references")
+    order = index_batches(len(references), seed=seed, global_batch=config.pretrain.batch, start_step=first)
+    drawn = feed.from_device(mesh, {"shape": references}, order)
+    return ({**batch, "shape": shapes["shape"]} for batch, shapes in zip(batches, drawn))
 
 
 def feed_tiles(config: ConfigDict, tiles: TileSource, mesh: Mesh, first: int) -> Iterator[feed.Batch]:

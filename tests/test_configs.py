@@ -20,7 +20,7 @@ def test_configs_are_valid_and_their_method_can_be_built(name, size):
     with pytest.raises(AttributeError):
         c.lock().pretrain.stepz = 3
     method = methods.build(c, 3, "brightfield")
-    batch = {"image": np.zeros((4, c.data.tile, c.data.tile, 3), np.uint8), "slot": np.arange(4)}
+    batch = {name: np.zeros((4, c.data.tile, c.data.tile, depth), np.uint8) for name, depth in (("image", 3), ("shape", 1))}
     keys = jax.random.split(jax.random.key(0), 4)
 
     def whole(key):
@@ -29,7 +29,8 @@ def test_configs_are_valid_and_their_method_can_be_built(name, size):
 
     loss, parts = jax.eval_shape(whole, jax.random.key(0))
     assert loss.shape == ()
-    expected = {"local_discrimination": {"encoder", "decoder", "embed", "cluster"}, "simclr": {"encoder"}, "byol": {"encoder"}}
+    pixels = {"encoder", "decoder", "embed", "cluster"}
+    expected = {"local_discrimination": pixels, "shape_guided": pixels, "simclr": {"encoder"}, "byol": {"encoder"}}
     assert set(parts) == expected.get(name, {"encoder", "decoder"})
 
 

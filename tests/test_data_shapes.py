@@ -38,7 +38,8 @@ def test_parts(simulated):
         labels, count = ndimage.label(mask, np.ones((3, 3)))
         sizes = np.sort(np.bincount(labels.ravel())[1:])[::-1]
         if kind == "vessels":
-            assert sizes[0] > 0.85 * mask.sum()
+            whole, _ = ndimage.label(ndimage.binary_dilation(mask, np.ones((3, 3))))  # the thinnest lose pixels at this size
+            assert np.bincount(whole[mask])[1:].max() > 0.95 * mask.sum()
         elif kind == "lungs":
             assert sizes[1] > 0.25 * mask.sum()
             assert sizes[:2].sum() > 0.98 * mask.sum()

@@ -63,11 +63,11 @@ def test_two_crops_meet_where_they_show_the_same():
 
 
 def terms_of(logs):
-    return {name: float(logs[name]) for name in ("patches", "mixup", "regions", "entropy", "balance", "agreement")}
+    return {name: float(logs[name]) for name in ("patches", "mixup", "regions", "entropy", "balance", "floor", "agreement")}
 
 
 def test_the_two_stages_are_a_schedule_of_weights():
-    weights = {"patches": 1.0, "mixup": 2.0, "regions": 10.0, "entropy": 0.1, "balance": 3.0, "agreement": 5.0}
+    weights = {"patches": 1.0, "mixup": 2.0, "regions": 10.0, "entropy": 0.1, "balance": 3.0, "floor": 4.0, "agreement": 5.0}
     method, params, carried, views = started(weights=weights, stage_one=0.5)
     for step, late in ((0, 0), (4, 0), (5, 1), (9, 1)):
         loss, (_, logs) = method.loss(params, carried, views, jnp.int32(step))

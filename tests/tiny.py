@@ -16,7 +16,7 @@ from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import make_step
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = ("tower", "simclr", "byol", "restoration", "spark", "local_discrimination")
+METHODS = ("tower", "simclr", "byol", "restoration", "spark", "local_discrimination", "shape_guided")
 CHANNELS = 2
 
 
@@ -49,6 +49,13 @@ def images(count: int = 16, side: int = 28, channels: int = CHANNELS) -> np.ndar
     return (coarse.repeat(4, 1).repeat(4, 2) + rng.integers(0, 55, (count, side, side, channels))).astype(np.uint8)
 
 
+def discs(count: int = 16, side: int = 28) -> np.ndarray:
+    """uint8 [N, S, S, 1], 255 within a disc: reference shapes for the methods that are guided by them."""
+    rows, columns = np.ogrid[:side, :side]
+    places = np.random.default_rng(2).uniform(side / 4, 3 * side / 4, (count, 2, 1, 1))
+    return np.where((rows - places[:, 0]) ** 2 + (columns - places[:, 1]) ** 2 < (side / 5) ** 2, 255, 0).astype(np.uint8)[..., None]
+
+
 class Trainer:
     """A method with its optimizer on a mesh of `devices`, ready to step through batches of `images()`."""
 
@@ -67,13 +74,13 @@ class Trainer:
 
     def batches(self, start: int = 0):
         """Batch k holds images and slots that k alone decides."""
-        data, batch = images(), self.config.pretrain.batch
+        data, batch, shapes = images(), self.config.pretrain.batch, discs()
 
         def local():
             k = start
             while True:
                 index = np.random.default_rng(k).permutation(len(data))[:batch]
-                yield {"image": data[index], "slot": np.arange(batch, dtype=np.int32)}
+                yield {"image": data[index], "shape": shapes[index], "slot": np.arange(batch, dtype=np.int32)}
                 k += 1
 
         return feed.from_host(self.mesh, local())

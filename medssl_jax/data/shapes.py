@@ -9,18 +9,24 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 from skimage.draw import polygon
 
 from medssl_jax.errors import UserError
 
-ASYMMETRY = (0.5, 1.0)  # radius of the thinner child by that of the thicker
-MURRAY = 3.0  # r^3 = r1^3 + r2^3 at a branching (Murray 1926, the least work of blood flow)
-TAPER = 0.99  # of the radius, a step
-STEP = 0.01  # of the image's side
-THINNEST = 0.002  # radius at which a vessel ends
+TREES = 2  # arteries and veins, which cross each other but not themselves
+TRUNKS = (3, 5)  # vessels of a tree that leave the optic disc
+SOUGHT = (45, 90)  # places that a tree grows towards
+REACHED = 0.025  # of the image's side: a place is reached
+STEP = 0.01
+MOST_STEPS = 150
+THINNEST = 0.0022  # radius of the last twigs
+MURRAY = 2.4  # r^m = r1^m + r2^m at a branching; 3 is the least work of blood flow (Murray 1926), retinas have less
+STIFF = 2.5  # how much a vessel keeps its heading, beside the pull on it
+SIDEWAYS = 0.7  # how much a branch keeps of it: it sets off at an acute angle
+WANDER = 0.25  # a step, at random: what makes a vessel tortuous
 FINE = 512  # pixels a side, at least, that vessels are drawn on
 COVERED = 0.4  # share of a pixel that makes it vessel
-TREES = (6, 8)  # vessels that leave the optic disc: the arcades and what lies between
 DISC_RADIUS = (0.055, 0.075)
 FOVEA_DISTANCE = 4.9  # disc radii from the disc's centre to the fovea's, about 2.5 diameters
 FOVEA_DROP = 0.55  # disc radii that the fovea lies lower
@@ -37,43 +43,61 @@ class Eye(NamedTuple):
 def vessels(seed: int, size: int) -> np.ndarray:
     """A vascular tree, bool [size, size].
 
-    Vessels leave the optic disc to all sides. They go forward in short steps whose heading wanders about a straight line (an
-    Ornstein-Uhlenbeck process: tortuosity) and whose radius falls (tapering); at random lengths, longer for the thicker, they branch in
-    two by Murray's law, the thinner child by the larger angle.
+    Two trees grow from the optic disc by space colonisation (Runions et al. 2005): places spread over the field of view pull the nearest
+    vessel towards them, which grows by steps, with some wander, and branches where it is pulled to several sides, until each place is
+    reached. Twigs have one radius and vessels that of their branches by Murray's law, so that they taper towards the rim.
     """
     rng = np.random.default_rng(seed)
     eye = place_eye(rng)
     finer = -(-FINE // size)
     mask = np.zeros((size * finer, size * finer), bool)
-    count = int(rng.integers(TREES[0], TREES[1] + 1))
-    for number in range(count):
-        heading = 2 * np.pi * (number + rng.uniform(-0.25, 0.25)) / count
-        _grow(mask, rng, np.array(eye.disc), heading, rng.uniform(0.005, 0.0095))
+    for _ in range(TREES):
+        places, parents = _grow(rng, np.array(eye.disc))
+        for place, parent, radius in zip(places, parents, _radii(parents), strict=True):
+            for share in np.linspace(0, 1, 1 + int(np.ceil(2 * STEP * len(mask)))):  # no gap of more than half a pixel
+                _dot(mask, place + share * (places[parent] - place), radius)
     coarse = mask.reshape(size, finer, size, finer).mean((1, 3)) >= COVERED
     return coarse & _circle(size)
 
 
-def _grow(mask: np.ndarray, rng: np.random.Generator, place: np.ndarray, heading: float, radius: float) -> None:
-    """Draw one vessel and, where it branches, its children."""
-    straight, bend, left = heading, 0.0, _length(rng, radius)
-    while radius > THINNEST and (np.abs(place - 0.5) < 0.5).all():
-        bend = 0.8 * bend + rng.normal(0, 0.035) - 0.02 * (heading - straight)
-        heading += bend
-        ahead = STEP * np.array([np.sin(heading), np.cos(heading)])
-        for share in np.linspace(0, 1, 1 + int(np.ceil(2 * STEP * len(mask)))):  # no gap of more than half a pixel
-            _dot(mask, place + share * ahead, radius)
-        place, radius, left = place + ahead, radius * TAPER, left - 1
-        if left < 0:
-            ratio, side, angle = rng.uniform(*ASYMMETRY), rng.choice([-1, 1]), rng.uniform(0.5, 1.1)
-            thick = radius / (1 + ratio**MURRAY) ** (1 / MURRAY)
-            _grow(mask, rng, place, heading + side * angle / (1 + ratio**2), ratio * thick)
-            heading -= side * angle * ratio**2 / (1 + ratio**2)
-            straight, radius, left = heading, thick, _length(rng, thick)
+def _grow(rng: np.random.Generator, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nodes of a tree [N, 2] and each one's parent [N], which comes before it; the trunks' own is the root, node 0."""
+    angle, reach = rng.uniform(0, 2 * np.pi, rng.integers(*SOUGHT)), 0.49
+    far = reach * np.sqrt(rng.uniform(0, 1, len(angle)))
+    sought = 0.5 + far[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
+    count = int(rng.integers(TRUNKS[0], TRUNKS[1] + 1))
+    heading = 2 * np.pi * (np.arange(count) + rng.uniform(-0.3, 0.3, count) + rng.uniform()) / count
+    stubs = np.stack([np.sin(heading), np.cos(heading)], 1)
+    nodes, headings = np.concatenate([root[None], root + 2 * STEP * stubs]), np.concatenate([np.zeros((1, 2)), stubs])
+    parents = np.zeros(len(nodes), int)
+    for _ in range(MOST_STEPS):
+        distance, nearest = cKDTree(nodes[1:]).query(sought)
+        sought, nearest = sought[distance > REACHED], nearest[distance > REACHED] + 1
+        if not len(sought):
+            break
+        pull = np.zeros_like(nodes)
+        np.add.at(pull, nearest, _direction(sought - nodes[nearest]))
+        growing = np.unique(nearest)
+        fresh = np.bincount(parents, minlength=len(nodes))[growing] == 0
+        keep = np.where(fresh, STIFF, SIDEWAYS)[:, None] * headings[growing]
+        ahead = _direction(keep + _direction(pull[growing]) + rng.normal(0, WANDER, (len(growing), 2)))
+        nodes, headings = np.concatenate([nodes, nodes[growing] + STEP * ahead]), np.concatenate([headings, ahead])
+        parents = np.concatenate([parents, growing])
+    return nodes, parents
 
 
-def _length(rng: np.random.Generator, radius: float) -> float:
-    """Steps to the next branching: longer for the thicker."""
-    return 3 + rng.exponential(14) * radius / 0.01
+def _direction(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def _radii(parents: np.ndarray) -> np.ndarray:
+    """Murray's law from the twigs to the root."""
+    cubes = np.zeros(len(parents))
+    for node in range(len(parents) - 1, 0, -1):
+        cubes[node] = max(cubes[node], THINNEST**MURRAY)
+        cubes[parents[node]] += cubes[node]
+    cubes[0] = THINNEST**MURRAY  # the root is no vessel of its own
+    return cubes ** (1 / MURRAY)
 
 
 def _dot(mask: np.ndarray, place: np.ndarray, radius: float) -> None:

@@ -54,12 +54,19 @@ def segment(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: 
     Images are mirrored outwards by a quarter of a window, and at least to a window: a convolution's zero padding then falls on pixels
     that are cut off again, not on the image's own border.
     """
+    for total in blend(predict, images, size, overlap):
+        yield total.argmax(-1).astype(np.int32)
+
+
+def blend(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: float = 0.5, group: int = GROUP) -> Iterator[np.ndarray]:
+    """The same windows, their weighted sums float32 [H, W, D] of whatever is predicted for every pixel; the weights differ from place to
+    place. `group` images are held at a time."""
     source = iter(images)
-    while group := list(itertools.islice(source, GROUP)):
-        yield from _segment_group(predict, group, size, overlap)
+    while some := list(itertools.islice(source, group)):
+        yield from _blend_group(predict, some, size, overlap)
 
 
-def _segment_group(predict: Predict, images: list[np.ndarray], size: int, overlap: float) -> Iterator[np.ndarray]:
+def _blend_group(predict: Predict, images: list[np.ndarray], size: int, overlap: float) -> Iterator[np.ndarray]:
     margin = size // 4
     padded = [_extend(image, margin, size) for image in images]
     places = [(i, y, x) for i, p in enumerate(padded) for y, x in window_corners(p.shape[0], p.shape[1], size, overlap)]
@@ -69,7 +76,7 @@ def _segment_group(predict: Predict, images: list[np.ndarray], size: int, overla
     for (i, y, x), window in zip(places, probabilities, strict=True):
         sums[i][y : y + size, x : x + size] += weights * window
     for image, total in zip(images, sums, strict=True):
-        yield total[margin:, margin:][: image.shape[0], : image.shape[1]].argmax(-1).astype(np.int32)
+        yield total[margin:, margin:][: image.shape[0], : image.shape[1]]
 
 
 def _extend(image: np.ndarray, margin: int, size: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from medssl_jax.losses.pixel import (
     region_vectors,
 )
 from medssl_jax.losses.reconstruction import hidden_cells, l1, l2
-from medssl_jax.losses.supervised import cross_entropy, dice_loss
+from medssl_jax.losses.supervised import cross_entropy, dice_loss, soft_label_loss
 
 __all__ = [
     "byol",
@@ -34,5 +34,6 @@ __all__ = [
     "patch_discrimination",
     "region_discrimination",
     "region_vectors",
+    "soft_label_loss",
     "unit",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -14,12 +15,25 @@ from medssl_jax.methods.base import Pretraining
 from medssl_jax.methods.byol import BYOL
 from medssl_jax.methods.local_discrimination import LocalDiscrimination, Weights
 from medssl_jax.methods.restoration import Restoration
+from medssl_jax.methods.shape_guided import ShapeGuided
 from medssl_jax.methods.simclr import SimCLR
 from medssl_jax.methods.spark import Spark
 from medssl_jax.methods.tower import Tower
-from medssl_jax.models import Backbone, build_backbone, conv_head, pixel_head, projector
+from medssl_jax.models import Backbone, build_backbone, conv_head, discriminator, pixel_head, projector
 
-__all__ = ["BYOL", "NO_METHOD", "LocalDiscrimination", "Pretraining", "Restoration", "SimCLR", "Spark", "Tower", "build", "view_recipe"]
+__all__ = [
+    "BYOL",
+    "NO_METHOD",
+    "LocalDiscrimination",
+    "Pretraining",
+    "Restoration",
+    "ShapeGuided",
+    "SimCLR",
+    "Spark",
+    "Tower",
+    "build",
+    "view_recipe",
+]
 
 NO_METHOD = "none"  # the control alone: fine-tuning from random weights
 RESTORATIONS = {"l1": l1, "l2": l2}
@@ -66,25 +80,32 @@ def _restoration(config: ConfigDict, backbone: Backbone, views: Recipe, channels
 
 
 def _local_discrimination(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> LocalDiscrimination:
+    return LocalDiscrimination(backbone, **_local_options(config, views))
+
+
+def _shape_guided(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> ShapeGuided:
+    m = config.method
+    critic = discriminator(m.discriminator_slope)
+    options = _local_options(config, views)
+    return ShapeGuided(backbone, **options, discriminator=critic, adversary=m.adversary, rate=m.discriminator_rate)
+
+
+def _local_options(config: ConfigDict, views: Recipe) -> dict[str, Any]:
+    """What Local Discrimination takes, guided or not."""
     m = config.method
     if config.views.size % m.cells:
         raise UserError(
             f"config.views.size={config.views.size} cannot be cut into config.method.cells={m.cells} a side; set a divisor of it."
         )
-    return LocalDiscrimination(
-        backbone,
-        conv_head(m.dimensions, m.dimensions),
-        conv_head(m.clusters, m.clusters),
-        views,
-        cells=m.cells,
-        steps=config.pretrain.steps,
-        weights=Weights(**m.weights),
-        stage_one=m.stage_one,
-        temperature=m.temperature,
-        region_temperature=m.region_temperature,
-        same_crop=m.same_crop,
-        same_place=m.same_place,
-    )
+    return {
+        "embed": conv_head(m.dimensions, m.dimensions),
+        "cluster": conv_head(m.clusters, m.clusters),
+        "recipe": views,
+        "cells": m.cells,
+        "steps": config.pretrain.steps,
+        "weights": Weights(**m.weights),
+        **{name: m[name] for name in ("stage_one", "temperature", "region_temperature", "same_crop", "same_place")},
+    }
 
 
 def _spark(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Spark:
@@ -112,5 +133,6 @@ _MAKERS: dict[str, Callable[[ConfigDict, Backbone, Recipe, int], Pretraining]] =
     "byol": _byol,
     "restoration": _restoration,
     "local_discrimination": _local_discrimination,
+    "shape_guided": _shape_guided,
     "spark": _spark,
 }

@@ -27,6 +27,7 @@ class Weights:
     regions: float = 10.0
     entropy: float = 0.1
     balance: float = 1.0  # ours: the published losses let one cluster take everything
+    floor: float = 0.0  # ours: in place of balance where a structure is small by nature
     agreement: float = 0.0  # ours, after PiCIE: the same place is in the same cluster in both views
 
 
@@ -75,6 +76,11 @@ class LocalDiscrimination:
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """L_PD + L_mix, and from the second stage on 10 L_LD + 0.1 L_ent and ours; one pass over all views and mixtures."""
+        loss, _, found = self.learn(params, carried, views, step)
+        return loss, found
+
+    def learn(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, jax.Array, tuple[Any, base.Logs]]:
+        """The loss, the clusters of both views [2 B, S, S, K] that it was made of, and new statistics with the logs."""
         half = len(views["first"]) // 2
         share = views["share"][:half, None, None, None]
         mixed = share * views["first"][:half] + (1 - share) * views["first"][half : 2 * half]
@@ -87,10 +93,14 @@ class LocalDiscrimination:
             "mixup": self._mixup(vectors, share, count, half),
             **self._cluster_terms(vectors[: 2 * count], clusters[: 2 * count], p1, p2),
         }
-        late = (step >= self.stage_one * self.steps).astype(jnp.float32)
-        weights = dataclasses.asdict(self.weights)
+        late, weights = self.late(step), dataclasses.asdict(self.weights)
         loss = sum(weights[name] * (1.0 if name in ("patches", "mixup") else late) * value for name, value in terms.items())
-        return jnp.asarray(loss), ({"stats": stats}, {**terms, **_masses(clusters[: 2 * count])})
+        clusters = clusters[: 2 * count]
+        return jnp.asarray(loss), clusters, ({"stats": stats}, {**terms, **_masses(clusters)})
+
+    def late(self, step: jax.Array) -> jax.Array:
+        """1.0 in the second stage, 0.0 before it."""
+        return (step >= self.stage_one * self.steps).astype(jnp.float32)
 
     def maps(self, params: Any, stats: Any, images: jax.Array, train: bool = True) -> tuple[jax.Array, jax.Array, Any]:
         """Images [B, S, S, C] -> unit vectors [B, S, S, D], shares of clusters [B, S, S, K] (sigmoids over their sum), new statistics."""
@@ -116,11 +126,12 @@ class LocalDiscrimination:
         return losses.patch_discrimination(_rows(mixed, target), self.temperature)
 
     def _cluster_terms(self, vectors: jax.Array, clusters: jax.Array, first: jax.Array, second: jax.Array) -> dict[str, jax.Array]:
-        regions = losses.region_vectors(vectors, clusters)
+        regions, mass = losses.region_vectors(vectors, clusters), losses.cluster_mass(clusters)
         return {
             "regions": losses.region_discrimination(regions, self.region_temperature),
             "entropy": losses.cluster_entropy(clusters),
-            "balance": losses.cluster_balance(losses.cluster_mass(clusters)),
+            "balance": losses.cluster_balance(mass),
+            "floor": losses.cluster_floor(mass),
             "agreement": losses.cluster_agreement(first, second),
         }
 

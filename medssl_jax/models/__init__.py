@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medssl_jax.errors import UserError
+from medssl_jax.models.discriminator import discriminator
 from medssl_jax.models.heads import conv_head, linear, pixel_head, pool, projector
 from medssl_jax.models.network import NORM_MOMENTUM, Network, Style, spread
 from medssl_jax.models.resnet import EXPANSION, ResNetEncoder, torchvision_name
@@ -21,6 +22,7 @@ __all__ = [
     "Network",
     "build_backbone",
     "conv_head",
+    "discriminator",
     "linear",
     "pixel_head",
     "pool",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from medssl_jax.report.page import main_tables, write_page
-from medssl_jax.report.pictures import outlines, overlays, places, triplets
+from medssl_jax.report.pictures import guided, outlines, overlays, places, triplets
 from medssl_jax.report.rundir import read_run
 from medssl_jax.report.tables import one_sided, summarise, to_markdown, to_text
 
 __all__ = [
+    "guided",
     "main_tables",
     "outlines",
     "overlays",
@@ -17,6 +18,7 @@ __all__ = [
     "read_run",
     "summarise",
     "to_markdown",
+    "to_text",
     "triplets",
     "write_page",
     "write_report",

@@ -36,6 +36,9 @@ CAPTIONS = {
     "restoration": "What the network had to restore during pretraining: the clean crop, the corrupted one that it saw, and its answer.",
     "clusters": "Which pixels belong together: tiles, the cluster of each of their pixels, and how like the marked place (the middle of "
     "the first tile) each pixel is.",
+    "shapes": "Without labels: images, how much each pixel belongs to the guided cluster, what the refined network marks, and reference "
+    "shapes (of other images, or of none).",
+    "segmentations": "Test images, and the same with the outlines of the label and of each way to segment them without labels.",
     "pretrain_loss": "Loss and other readings of pretraining.",
     "pretrain_probes": "Probes while pretraining: accuracy of a nearest-neighbour vote and of ridge regression on the frozen features.",
     "pretrain_collapse": "Whether different images still get different features, for the backbone and the projector.",
@@ -128,7 +131,7 @@ def _pictures(run: Run) -> str:
 
 
 def _figure(run: Run, name: str) -> str:
-    wide = name in ("predictions", "restoration", "clusters", "pretrain_collapse", "pretrain_loss")
+    wide = name in ("predictions", "restoration", "clusters", "shapes", "segmentations", "pretrain_collapse", "pretrain_loss")
     return style.picture(run.workdir / "figures" / f"{name}.png", CAPTIONS.get(name, name.replace("_", " ").capitalize() + "."), wide)
 
 

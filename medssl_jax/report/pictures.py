@@ -74,6 +74,25 @@ def places(path: Path, images: Sequence[np.ndarray], clusters: Sequence[np.ndarr
     return _save(figure, path)
 
 
+def guided(
+    path: Path, images: Sequence[np.ndarray], maps: Sequence[np.ndarray], masks: Sequence[np.ndarray], shapes: Sequence[np.ndarray]
+) -> Path:
+    """Four rows: images, the guided cluster's share of every pixel, what is marked in the end, and reference shapes; a column an image.
+
+    Args:
+      path: the PNG to write.
+      images: N images [H, W, C]; maps: [H, W] in [0, 1]; masks: int [H, W].
+      shapes: N reference masks [h, w], of no particular image.
+    """
+    figure, axes = _grid(4, len(images), np.shape(images[0]), label=0.9)
+    for column, rows in enumerate(zip(map(displayable, images), maps, masks, shapes, strict=True)):
+        for row, shown in enumerate(rows):
+            axes[row, column].imshow(shown, cmap="gray", vmin=0, vmax=np.max(shown) if row == 3 else 1, interpolation="nearest")
+    for row, name in enumerate(("image", "guided cluster", "marked", "references")):
+        axes[row, 0].set_ylabel(name, fontsize=11)
+    return _save(figure, path)
+
+
 def overlays(path: Path, panels: Sequence[tuple[str, np.ndarray, tuple[float, float], np.ndarray | None]]) -> Path:
     """Images with a place (x, y) marked on each, above the likeness of all their places (where it is given), a column an image.
 

@@ -65,7 +65,7 @@ def label_efficiency(table: Table, path: Path) -> Path:
             axis.plot([place] * len(cell.scores), list(cell.scores.values()), marker, color=colour, alpha=0.45, markersize=5, mew=0)
         axis.plot(places, [cell.mean for _, cell in found], marker=marker, color=colour, label=arm(init), lw=1.8, markersize=8, mec="white")
     for number, (name, value) in enumerate(table.levels.items()):
-        axis.axhline(value, color="#888888", lw=1.2, ls=("--", ":", "-.")[number % 3], label=f"{name}: {value:.3f}", zorder=1)
+        axis.axhline(value, color="#888888", lw=1.2, ls=("--", ":", "-.")[number % 3], label=f"{arm(name)}: {value:.3f}", zorder=1)
     axis.set_xticks(range(len(table.amounts)), [amount_name(amount) for amount in table.amounts])
     axis.set_xlim(-0.5, len(table.amounts) - 0.5)
     axis.set_xlabel("labels to learn from")

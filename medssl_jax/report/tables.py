@@ -16,6 +16,7 @@ from medssl_jax.report.words import Amount, amount_name, amount_order, arm, metr
 
 LEVELS = (ALL_FOREGROUND, OTSU, MAJORITY)
 CONTROL = "random"
+WITHOUT_NETWORK, WITHOUT_LABELS = "without a network", "without labels"
 ONE_SIDED = 0.02  # a segmentation whose foreground, or background, is less than this share of the pixels
 
 Row = dict[str, Any]
@@ -75,7 +76,7 @@ def summarise(rows: Sequence[Row], metric: str) -> Table:
       metric: e.g. "dice".
     """
     rows = [row for row in rows if row["metric"] == metric and row["value"] is not None and math.isfinite(row["value"])]
-    arms = [row for row in rows if row["init"] not in LEVELS]
+    arms = [row for row in rows if not _is_level(row)]
     inits = sorted(dict.fromkeys(str(row["init"]) for row in arms), key=lambda init: init != CONTROL)
     amounts = sorted({(float(row["labels"]), str(row["label_unit"])) for row in arms}, key=amount_order)
     scores: dict[tuple[str, Amount], dict[Repeat, float]] = {}
@@ -88,7 +89,7 @@ def summarise(rows: Sequence[Row], metric: str) -> Table:
         inits=inits,
         amounts=amounts,
         cells={key: Cell(found, _difference(found, scores.get((CONTROL, key[1])), key[0])) for key, found in scores.items()},
-        levels={row["init"]: float(row["value"]) for row in rows if row["init"] in LEVELS},
+        levels={row["init"]: float(row["value"]) for row in rows if _is_level(row)},
         images=sorted({int(row["n"]) for row in rows}),
     )
 
@@ -110,7 +111,7 @@ def sentences(table: Table) -> list[str]:
 
 def one_sided(rows: Sequence[Row]) -> list[str]:
     """Where a score is not of a segmentation: one sentence for each amount of labels at which networks marked everything, or nothing."""
-    marked = [row for row in rows if row["metric"] == "foreground" and row["init"] not in LEVELS]
+    marked = [row for row in rows if row["metric"] == "foreground" and not _is_level(row)]
     extreme = [row for row in marked if not ONE_SIDED <= row["value"] <= 1 - ONE_SIDED]
     found = []
     for amount in sorted({(float(row["labels"]), str(row["label_unit"])) for row in extreme}, key=amount_order):
@@ -132,16 +133,15 @@ def to_text(table: Table) -> str:
             rows.append([first, arm(init), *(_text_cells(cell) if cell else ("-", "", ""))])
             first = ""
     lines = [table.title, *_aligned(rows)]
-    if table.levels:
-        lines.append("without a network: " + ", ".join(f"{name} {value:.3f}" for name, value in table.levels.items()))
-    return "\n".join(lines)
+    levels = (_text_levels(table, remark) for remark in (WITHOUT_LABELS, WITHOUT_NETWORK))
+    return "\n".join([*lines, *filter(None, levels)])
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table of scores and differences, for a README."""
     head = [metric_name(table.metric), *map(amount_name, table.amounts)]
     rows = [*_score_rows(table), *([f"{row[0]} - {arm(CONTROL)}", *row[1:]] for row in _difference_rows(table))]
-    rows += [[name, *[f"{value:.3f}"] * len(table.amounts)] for name, value in table.levels.items()]
+    rows += [[arm(init), *[f"{value:.3f}"] * len(table.amounts)] for init, value in table.levels.items()]
     lines = [head, ["---", *["---:"] * len(table.amounts)], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
@@ -153,11 +153,21 @@ def to_html(table: Table) -> str:
     for init in table.inits:
         cells = "".join(_html_cell(table.cells.get((init, amount))) for amount in table.amounts)
         body.append(f'<tr><th scope="row">{escape(arm(init))}</th>{cells}</tr>')
-    for name, value in table.levels.items():
-        cells = f'<td colspan="{len(table.amounts)}">{value:.3f}, without a network</td>'
-        body.append(f'<tr class="level"><th scope="row">{escape(name)}</th>{cells}</tr>')
+    for init, value in table.levels.items():
+        cells = f'<td colspan="{len(table.amounts)}">{value:.3f}, {level_remark(init)}</td>'
+        body.append(f'<tr class="level"><th scope="row">{escape(arm(init))}</th>{cells}</tr>')
     caption = f"<caption><span>{escape(table.title)}</span></caption>"
     return f'<table>{caption}<thead><tr><th scope="col">start from</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+
+
+def level_remark(init: str) -> str:
+    """What a level does without."""
+    return WITHOUT_NETWORK if init in LEVELS else WITHOUT_LABELS
+
+
+def _is_level(row: Row) -> bool:
+    """Whether a score does not depend on how many labels there are."""
+    return row["init"] in LEVELS or row["labels"] == 0
 
 
 def _difference(scores: dict[Repeat, float], control: dict[Repeat, float] | None, init: str) -> PairedDifference | None:
@@ -181,7 +191,8 @@ def _below(table: Table, amount: Amount) -> str:
     """Says so where no arm's mean reaches the best level."""
     best = max((cell.mean for (_, found), cell in table.cells.items() if found == amount), default=math.inf)
     name, level = max(table.levels.items(), key=lambda item: item[1], default=("", -math.inf))
-    return f" That is below '{name}', which needs no network ({level:.3f})." if best < level else ""
+    needs = level_remark(name).replace("without a", "no").replace("without", "no")
+    return f" That is below '{arm(name)}', which needs {needs} ({level:.3f})." if best < level else ""
 
 
 def _score_rows(table: Table) -> Iterator[list[str]]:
@@ -194,6 +205,11 @@ def _difference_rows(table: Table) -> Iterator[list[str]]:
         found = [cell.difference if (cell := table.cells.get((init, amount))) else None for amount in table.amounts]
         if any(found):
             yield [arm(init), *(f"{_short(d)}, {d.higher}/{d.n}" if d else "-" for d in found)]
+
+
+def _text_levels(table: Table, remark: str) -> str:
+    named = [f"{arm(init)} {value:.3f}" for init, value in table.levels.items() if level_remark(init) == remark]
+    return f"{remark}: {', '.join(named)}" if named else ""
 
 
 def _text_cells(cell: Cell) -> tuple[str, str, str]:

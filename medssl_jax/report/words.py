@@ -13,6 +13,10 @@ ARMS = {
     "restoration": "restoration",
     "spark": "SparK",
     "local_discrimination": "Local Discrimination",
+    "shape_guided": "shape-guided clusters",
+    "shape_guided/cluster": "the guided cluster",
+    "shape_guided/likeness": "likeness to the guided cluster",
+    "shape_guided/refined": "a network refined on both",
 }
 METRICS = {
     "dice": "Dice, mean over test images",
@@ -33,6 +37,8 @@ Amount = tuple[float, str]
 
 def arm(init: str) -> str:
     """'tower/encoder' -> 'TOWER, encoder only'."""
+    if init in ARMS:
+        return ARMS[init]
     base, _, part = init.partition("/")
     name = ARMS.get(base, base)
     return f"{name}, {part} only" if part else name

@@ -1,0 +1,63 @@
+"""A segmenter that learns from soft labels, each pixel with the confidence in its label (the refinement of shape-guided clusters).
+
+The paper shows the idea in a figure and gives no formula: label = (p0 + s0) / 2 and confidence = 1 - |p0 - s0| are ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medssl_jax.augment import fold, to_unit
+from medssl_jax.data.dataset import Example, Info, Source, describe
+from medssl_jax.downstream.segmentation import Segmenter
+from medssl_jax.losses import soft_label_loss
+from medssl_jax.methods import base
+
+SCALE = 255  # soft labels and confidences are kept in eight bits
+
+
+@dataclasses.dataclass(frozen=True)
+class Refiner(Segmenter):
+    """`mask` of its batches is uint8 [B, H, W, 2]: the label and the confidence in it, of 255."""
+
+    def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
+        """The crop [B, S, S, C] with labels and confidences [B, S, S]."""
+        whole = jnp.concatenate([to_unit(batch["image"]), to_unit(batch["mask"])], axis=-1)
+        crops, _, _, _ = self.recipe.geometric(fold(keys, 0), whole)
+        return {"image": self.recipe.photometric(fold(keys, 1), crops[..., :-2]), "label": crops[..., -2], "confidence": crops[..., -1]}
+
+    def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
+        """Cross-entropy + soft Dice, weighted by the confidence."""
+        logits, stats = self.logits(params, carried["stats"], views["image"], train=True)
+        return soft_label_loss(logits, views["label"], views["confidence"]), ({"stats": stats}, {})
+
+
+def soft_label(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Two answers [H, W] in [0, 1] -> label and confidence, uint8 [H, W, 2]; surely background outside of `inside`, bool [H, W]."""
+    label, confidence = np.where(inside, (first + second) / 2, 0), np.where(inside, 1 - np.abs(first - second), 1)
+    return np.rint(SCALE * np.stack([label, confidence], axis=-1)).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftLabelled:
+    """A source's images with soft labels in place of masks."""
+
+    source: Source
+    labels: Sequence[np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self.source[index]
+        return {"image": example["image"], "mask": self.labels[index], "id": example["id"]}
+
+    def info(self, index: int) -> Info:
+        """What is known without decoding."""
+        return describe(self.source, index)._replace(masked=True)

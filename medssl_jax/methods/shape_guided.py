@@ -1,0 +1,77 @@
+"""Local Discrimination guided by a shape: one cluster's map is made to look like reference masks (arXiv 2108.09440, shape-guided part)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from medssl_jax.augment import fold, geometry, to_unit, uniform
+from medssl_jax.methods import base
+from medssl_jax.methods.local_discrimination import LocalDiscrimination
+from medssl_jax.models import Network
+
+GUIDED = 0  # the cluster that becomes the structure
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeGuided(LocalDiscrimination):
+    """The second stage has one more term: a discriminator tells the guided cluster's map from masks of other images or of none.
+
+    Both players are parts of one loss, each with the other's parameters held; the discriminator moves at a rate of its own.
+    """
+
+    discriminator: Network = dataclasses.field(kw_only=True)
+    adversary: float = 1.0  # weight of the guided cluster's part
+    rate: float = 0.05  # of the discriminator, as a multiple of the network's
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The parts that do not learn at the optimizer's own rate."""
+        return {"discriminator": self.rate}
+
+    def init(self, key: jax.Array, batch: base.Batch) -> tuple[Any, Any]:
+        """Local Discrimination's, and a discriminator."""
+        params, carried = super().init(jax.random.fold_in(key, 0), batch)
+        maps = jnp.zeros((1, self.recipe.size, self.recipe.size, 1))
+        params["discriminator"], carried["stats"]["discriminator"] = self.discriminator.init(jax.random.fold_in(key, 1), maps)
+        return params, carried
+
+    def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
+        """Local Discrimination's, and of the references `shape` [B, T, T, 1] two crops each, [B, 2, S, S, 1], cut as the images are."""
+        shapes = [self._cut(fold(keys, 9 + number), to_unit(batch["shape"])) for number in (0, 1)]
+        return {**super().views(fold(keys, 8), batch), "shapes": jnp.stack(shapes, axis=1)}
+
+    def _cut(self, keys: jax.Array, masks: jax.Array) -> jax.Array:
+        """Turned, cropped and mirrored as a view is; soft at the border, where a network's map is soft too."""
+        r = self.recipe
+        if r.rotation:
+            masks = geometry.rotate(masks, uniform(fold(keys, 0), -r.rotation, r.rotation))
+        boxes = geometry.sample_boxes(fold(keys, 1), masks.shape[1], masks.shape[2], r.scale, r.ratio)
+        pose = geometry.random_pose(fold(keys, 2), rotate=r.quarter_turns, horizontal=r.horizontal, vertical=r.vertical)
+        return geometry.dihedral(geometry.crop_and_resize(masks, boxes, r.size), pose)
+
+    def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
+        """Local Discrimination's + weight L_G + L_D, the last two in the second stage alone.
+
+        L_G = BCE(D(p0), 1), D held; L_D = BCE(D([masks; p0]), [1; 0]), p0 held.
+        """
+        loss, clusters, (carried, logs) = self.learn(params, carried, views, step)
+        drawn, real = clusters[..., GUIDED : GUIDED + 1], views["shapes"].reshape(-1, *views["shapes"].shape[2:])
+        fooled = _cross_entropy(self._judge(jax.lax.stop_gradient(params), drawn), 1.0)
+        scores = self._judge(params, jnp.concatenate([real, jax.lax.stop_gradient(drawn)]))
+        on_real, on_drawn = scores[: len(real)], scores[len(real) :]
+        told = (_cross_entropy(on_real, 1.0) + _cross_entropy(on_drawn, 0.0)) / 2
+        right = (jnp.concatenate([on_real, -on_drawn]) > 0).astype(jnp.float32).mean()
+        logs = {**logs, "fooled": fooled, "told": told, "discriminator_accuracy": right, "guided_share": drawn.mean()}
+        return loss + self.late(step) * (self.adversary * fooled + told), (carried, logs)
+
+    def _judge(self, params: Any, maps: jax.Array) -> jax.Array:
+        return self.discriminator.apply(params["discriminator"], {}, maps, train=True)[0]
+
+
+def _cross_entropy(logits: jax.Array, target: float) -> jax.Array:
+    return optax.sigmoid_binary_cross_entropy(logits, jnp.full_like(logits, target)).mean()
