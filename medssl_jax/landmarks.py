@@ -45,7 +45,7 @@ def main() -> None:
     run, query, images = (Path(_given(flag)).expanduser() for flag in (RUN, QUERY, IMAGES))
     x, y = _point(_given(POINT))
     pretrained = pretraining.load(run, make_mesh())
-    config = _config(run)
+    config = run_config(run)
     dataset = _opened(config, images)
     channels = read_json(run / "pretrained.json", dict, "pretrain again")["channels"]
     if dataset.channels != channels:
@@ -55,7 +55,7 @@ def main() -> None:
     stored = decode(query)
     shown = dataset.pool.source.preparation.image(stored, str(query))  # type: ignore[attr-defined]
     window = _window(min(shown.shape[:2]))
-    describe = _describer(config, dataset, pretrained.parts, window)
+    describe = describer(config, dataset, pretrained.parts, window)
     scale = shown.shape[0] / stored.shape[0]
     wanted = marked(describe(shown), y * scale, x * scale, f"{query} (as the network sees it, scaled by {scale:g})")
     out = Path(LANDMARKS.value).expanduser() if LANDMARKS.value else run / "landmarks"
@@ -73,7 +73,8 @@ def _given(flag: flags.FlagHolder) -> str:
     return flag.value
 
 
-def _config(run: Path) -> ConfigDict:
+def run_config(run: Path) -> ConfigDict:
+    """The config of a whole run. Raises UserError where it has none, or a damaged one."""
     path = run / "config.json"
     if not path.exists():
         raise UserError(f"{run} has no config.json; point --run at the directory of a whole run.")
@@ -101,7 +102,8 @@ def _window(side: int) -> Window:
     return Window(size, size / 4 if SIGMA.value < 0 else SIGMA.value)
 
 
-def _describer(config: ConfigDict, dataset: Dataset, parts: Mapping[str, Any], window: Window) -> Describer:
+def describer(config: ConfigDict, dataset: Dataset, parts: Mapping[str, Any], window: Window) -> Describer:
+    """What describes every pixel: the run's embedding where it learned one, else its encoder's maps."""
     method = methods.build(config, dataset.channels, dataset.modality)
     embed = method.embed if isinstance(method, LocalDiscrimination) and "embed" in parts else None
     return Describer(build_backbone(config.model), embed, parts, window)
