@@ -50,3 +50,19 @@ def test_batches_are_padded_and_divided_over_devices(rng):
     run = batched(predict, 1.0, None, make_mesh(jax.devices()[:4]), 8)
     np.testing.assert_allclose(run(images), images.mean((1, 2, 3)) + 1, rtol=1e-6)
     assert seen == [4, 4]
+
+
+@pytest.mark.parametrize(("side", "windows", "mirrored"), [(16, 1, False), (31, 9, False), (32, 16, True)])
+def test_only_large_images_are_mirrored_outwards(side, windows, mirrored):
+    """A window of a small image shows nothing that is not in the image; beyond a large one lies its mirror image."""
+    image = np.arange(side * side, dtype=np.uint16).reshape(side, side, 1)
+    seen = []
+
+    def predict(images):
+        seen.extend(images)
+        return by_value(images)
+
+    next(segment(predict, [image], 16))
+    assert len(seen) == windows
+    repeated = [len(np.unique(window)) < window.size for window in seen]
+    assert any(repeated) == mirrored

@@ -51,8 +51,9 @@ def blending(size: int) -> np.ndarray:
 def segment(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: float = 0.5) -> Iterator[np.ndarray]:
     """Images [H, W, C] of any sizes -> class maps int32 [H, W], in order.
 
-    Images are mirrored outwards by a quarter of a window, and at least to a window: a convolution's zero padding then falls on pixels
-    that are cut off again, not on the image's own border.
+    Images of two windows a side and more are mirrored outwards by a quarter of a window: a convolution's zero padding then falls on
+    pixels that are cut off again, not on the image's own border. Smaller ones are seen as they are, and only extended to a window: in
+    the training's crops most of such an image is in sight, and a window that shows a half of it and that half's mirror image misleads.
     """
     for total in blend(predict, images, size, overlap):
         yield total.argmax(-1).astype(np.int32)
@@ -67,15 +68,15 @@ def blend(predict: Predict, images: Iterable[np.ndarray], size: int, overlap: fl
 
 
 def _blend_group(predict: Predict, images: list[np.ndarray], size: int, overlap: float) -> Iterator[np.ndarray]:
-    margin = size // 4
-    padded = [_extend(image, margin, size) for image in images]
+    margins = [size // 4 if min(image.shape[:2]) >= 2 * size else 0 for image in images]
+    padded = [_extend(image, margin, size) for image, margin in zip(images, margins)]
     places = [(i, y, x) for i, p in enumerate(padded) for y, x in window_corners(p.shape[0], p.shape[1], size, overlap)]
     probabilities = predict(np.stack([padded[i][y : y + size, x : x + size] for i, y, x in places]))
     sums = [np.zeros((*p.shape[:2], probabilities.shape[-1]), np.float32) for p in padded]
     weights = blending(size)[:, :, None]
     for (i, y, x), window in zip(places, probabilities, strict=True):
         sums[i][y : y + size, x : x + size] += weights * window
-    for image, total in zip(images, sums, strict=True):
+    for image, total, margin in zip(images, sums, margins, strict=True):
         yield total[margin:, margin:][: image.shape[0], : image.shape[1]]
 
 
