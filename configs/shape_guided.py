@@ -19,6 +19,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c = runpy.run_path(str(LOCAL))["get_config"](size)
     c.name = "shape_guided"
     c.method.update({"name": "shape_guided", "clusters": 8, "shapes": "vessels", "references": 200})
+    c.method.update({"fit": 1.0, "fit_sigma": 8.0})
     c.method.update({"adversary": 1.0, "discriminator_rate": 0.05, "discriminator_slope": 0.2, "field": "auto"})
     c.method.weights.update({"balance": 0.0, "floor": 1.0})
     return c

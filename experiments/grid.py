@@ -78,7 +78,7 @@ class Group:
         size = "paper" if self.budget == "full" else "small"
         config = runpy.run_path(str(CONFIGS / f"{self.arm.config}.py"))["get_config"](size)
         for key, value in {**_COMMON[self.budget], **getattr(self.data, self.budget), **self.arm.options}.items():
-            _set(config, key, value)
+            set_option(config, key, value)
         config.seed = self.repeat
         config.data.path = str(folder / self.data.path) if self.data.path else ""
         config.finetune.labels = ", ".join(map(str, self.amounts))
@@ -155,7 +155,7 @@ def groups(table: str, budget: str) -> Iterator[Group]:
             yield Group(DATA[name], ARMS[arm], repeat, budget)
 
 
-def _set(config: ConfigDict, key: str, value: Any) -> None:
+def set_option(config: ConfigDict, key: str, value: Any) -> None:
     """The option at a dotted key, changed. Raises KeyError where there is none: an arm must not silently be another."""
     *path, last = key.split(".")
     for name in path:

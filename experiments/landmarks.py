@@ -27,6 +27,7 @@ from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.mesh import make_mesh
 
 SUPPORTS = 10  # training images in which the landmarks are marked, one at a time
+RECORD = "landmarks.json"
 SAME_PLACE, CORRELATION = "the same place", "normalised cross-correlation"
 
 Place = tuple[float, float]
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of finished pretrainings on these images")
     parser.add_argument("--data", type=Path, required=True, help="the folder of images and masks")
-    parser.add_argument("--record", type=Path, default=RECORDS / "landmarks.json", help="where the errors are kept")
+    parser.add_argument("--record", type=Path, default=RECORDS / RECORD, help="where the errors are kept")
     asked = parser.parse_args(arguments)
     return cli.guarded(lambda: measure(asked.runs, asked.data, asked.record))
 
@@ -66,6 +67,8 @@ def measure(runs: Sequence[Path], data: Path, record: Path) -> int:
 
 def table(record: Path) -> str:
     """Markdown: median error a landmark and over all, in percent of the side, and how often it was within 5 %."""
+    if not record.exists():
+        return "Nothing is recorded yet."
     told = read_json(record, dict, "measure again")
     names = list(next(iter(told["errors"].values()))[0])
     lines = [["found by", *names, "median", "within 5 %"], ["---", *["---:"] * (len(names) + 2)]]

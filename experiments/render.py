@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import plots
+from experiments import landmarks, plots, unlabelled
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, BUDGETS, Group, groups
 from experiments.records import RECORDS
@@ -258,6 +258,8 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "classification-over-sets": functools.partial(pooled_table, "classification"),
     "ablation": functools.partial(_page_of, "ablation"),
     "savings": savings_table,
+    "unlabelled": lambda records, budget: unlabelled.table(records),
+    "landmarks": lambda records, budget: landmarks.table(records / landmarks.RECORD),
 }
 
 

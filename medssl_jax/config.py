@@ -248,6 +248,8 @@ _RULES: dict[str, Rule] = {
     "method.same_place": _at_least(-1),
     **{f"method.weights.{name}": _at_least(0) for name in ("patches", "mixup", "regions", "entropy", "balance", "floor", "agreement")},
     "method.adversary": _at_least(0),
+    "method.fit": _at_least(0),
+    "method.fit_sigma": _POSITIVE,
     "method.discriminator_rate": _between(0, 1),
     "method.discriminator_slope": _between(0, 1),
     "method.references": _at_least(1),

@@ -22,7 +22,7 @@ from medssl_jax.downstream.finetune import FineTuner
 from medssl_jax.downstream.predict import batched, segment
 from medssl_jax.downstream.refine import Refiner, SoftLabelled, soft_label
 from medssl_jax.downstream.unlabelled import Guided, field_of_view, guided_maps
-from medssl_jax.evaluate import segmentation_metrics
+from medssl_jax.evaluate import baselines, segmentation_metrics
 from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.models import build_backbone, pixel_head
 from medssl_jax.pretrain import Pretrained
@@ -58,9 +58,9 @@ def segment_all(
     found = read_json(record, dict, "delete it and start the same command again")
     about = {"labels": 0, "label_unit": "image", "subset": 0, "seed": config.seed}
     return [
-        {"experiment": config.name, "dataset": dataset.name, "task": "segmentation", "init": f"{config.method.name}/{route}", **about}
+        {"experiment": config.name, "dataset": dataset.name, "task": "segmentation", "init": init, **about}
         | {"metric": metric, "value": value, "n": scores["n"]}
-        for route, scores in found.items()
+        for init, scores in found.items()
         for metric, value in scores["metrics"].items()
     ]
 
@@ -89,11 +89,14 @@ def _guided(
     """Both maps of the images of a source, with where the field of view is."""
     method = methods.build(config, dataset.channels, dataset.modality)
     assert isinstance(method, methods.ShapeGuided)
-    modality = dataset.modality if config.views.modality == "auto" else config.views.modality
-    bright = config.method.field == "bright" or (config.method.field == "auto" and modality == "fundus")
+    bright = config.method.field == "bright" or (config.method.field == "auto" and _is_fundus(config, dataset))
     images = [source[i]["image"] for i in range(len(source))]
     for image, maps in zip(images, guided_maps(method, pretrained.parts, mesh, images), strict=True):
         yield maps, field_of_view(image) if bright else np.ones(image.shape[:2], bool)
+
+
+def _is_fundus(config: ConfigDict, dataset: Dataset) -> bool:
+    return (dataset.modality if config.views.modality == "auto" else config.views.modality) == "fundus"
 
 
 def _scores(
@@ -115,10 +118,11 @@ def _scores(
     named = {f"{config.method.name}/{route}": masks for route, masks in maps.items()}
     images, titles = ([example[key] for example in examples[:PICTURED]] for key in ("image", "id"))
     outlines(figures / "segmentations.png", images, truths[:PICTURED], named, titles)
-    return {
-        route: {"n": len(test), "metrics": segmentation_metrics([mask.astype(np.int32) for mask in masks], truths)}
-        for route, masks in maps.items()
-    }
+    found = {init: segmentation_metrics([mask.astype(np.int32) for mask in masks], truths) for init, masks in named.items()}
+    if _is_fundus(config, dataset):  # what has been used for vessels before networks, told as much of the shape as the method is
+        share = float(np.mean([mask.mean() for mask in reference_masks(config.method, dataset.pool, config.seed)]))
+        found[baselines.FRANGI] = baselines.ridges(examples, [inside for _, inside in guided], share)
+    return {init: {"n": len(test), "metrics": metrics} for init, metrics in found.items()}
 
 
 def _picture(path: Path, config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, predict: Segment) -> None:

@@ -41,6 +41,20 @@ def test_otsu_polarity_never_comes_from_the_test_images():
     assert baselines.otsu(blobs(0, 2, bright=True), blobs(1, 3, bright=False))["dice"] < 0.05
 
 
+def test_ridges_mark_a_given_share_of_dark_lines_and_not_the_rim():
+    """Dark lines on a bright disc: most of what is marked are they, though the disc's edge is the stronger ridge."""
+    rows, columns = np.ogrid[:128, :128]
+    seen = (rows - 64) ** 2 + (columns - 64) ** 2 < 60**2
+    mask = (np.abs(rows - 40) < 4) | (np.abs(rows - 80) < 4) | (columns < 0)
+    mask = (mask & ((rows - 64) ** 2 + (columns - 64) ** 2 < 50**2)).astype(np.int32)
+    image = np.where(seen, np.where(mask > 0, 90, 160), 0).astype(np.uint8)[..., None].repeat(3, -1)
+    found = baselines.ridges([{"image": image, "mask": mask}], [seen], float(mask.mean()))
+    assert found["dice"] > 0.65
+    everywhere = baselines.ridges([{"image": image, "mask": mask}], [np.ones_like(seen)], float(mask.mean()))
+    assert everywhere["dice"] < found["dice"] - 0.1
+    assert found["foreground"] == pytest.approx(mask.mean(), abs=1e-3)
+
+
 def test_majority():
     found = baselines.majority([0, 1, 1, 1, 2], [0, 1, 1, 2], classes=3)
     assert found == {"accuracy": pytest.approx(0.5), "balanced_accuracy": pytest.approx(1 / 3), "macro_auc": pytest.approx(0.5)}

@@ -48,7 +48,7 @@ def test_one_crop_in_two_poses_is_the_papers_grid():
         vectors, _, _ = method.maps(params, carried["stats"], views[name])
         upright = np.asarray(geometry.dihedral(vectors, geometry.inverse_pose(views[f"{name}_pose"])))
         pooled = upright.reshape(BATCH, CELLS, SIZE // CELLS, CELLS, SIZE // CELLS, -1).mean((2, 4))
-        np.testing.assert_allclose(method._cells(views, name, vectors), pooled, atol=1e-4)
+        np.testing.assert_allclose(method._cells(views, name, vectors, CELLS), pooled, atol=1e-4)
 
 
 def test_two_crops_meet_where_they_show_the_same():
@@ -57,7 +57,7 @@ def test_two_crops_meet_where_they_show_the_same():
     cells = []
     for name in ("first", "second"):
         coordinates = geometry.source_coordinates(views[f"{name}_crop"], views[f"{name}_pose"], SIZE)
-        cells.append(method._cells(views, name, coordinates))
+        cells.append(method._cells(views, name, coordinates, CELLS))
     assert not np.array_equal(views["first_crop"], views["second_crop"])
     np.testing.assert_allclose(cells[0], cells[1], atol=28 / SIZE / 2)
 

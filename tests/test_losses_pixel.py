@@ -152,3 +152,20 @@ def test_gradients_are_finite_at_the_edges():
         jax.grad(lambda p: losses.region_vectors(jnp.ones((1, 2, 2, 3)), p).sum())(one_hot),
     ):
         assert np.isfinite(gradient).all()
+
+
+def test_local_fit_against_numpy(rng):
+    """Every pixel and phase by its own sum over the neighbourhood; 0 for the true phases, 1 for a share that tells nothing."""
+    images, share = rng.random((2, 7, 6, 3)), rng.random((2, 7, 6, 1))
+    rows, columns = np.mgrid[:7, :6]
+    left = whole = 0.0
+    for b, y, x in np.ndindex(2, 7, 6):
+        near = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / (2 * 1.5**2))[..., None]
+        for phase in (share[b], 1 - share[b]):
+            mean = (near * phase * images[b]).sum((0, 1)) / (near * phase).sum((0, 1))
+            left += (phase[y, x] * (images[b, y, x] - mean) ** 2).sum()
+        whole += ((images[b, y, x] - (near * images[b]).sum((0, 1)) / near.sum()) ** 2).sum()
+    assert losses.local_fit(images, share, 1.5) == pytest.approx(left / whole, rel=1e-3)
+    mask = rng.integers(0, 2, (1, 8, 8, 1)).astype(float)
+    assert losses.local_fit(0.2 + 0.6 * mask, mask, 2.0) == pytest.approx(0, abs=1e-4)
+    assert losses.local_fit(rng.random((1, 8, 8, 1)), np.full((1, 8, 8, 1), 0.3), 2.0) == pytest.approx(1, abs=1e-4)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from skimage.filters import threshold_otsu
+from scipy.ndimage import distance_transform_edt
+from skimage.filters import frangi, threshold_otsu
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -16,10 +17,13 @@ from medssl_jax.evaluate.metrics import classification_metrics, dice, segmentati
 
 Example = Mapping[str, Any]
 BINS = 16
+RIM = 1  # times the widest sigma, next to the edge of the field of view, is not looked at
+WIDTHS = (2, 3, 4)  # px, sigmas of the ridge filter
 LABELLED = 500  # labelled images of the pool that the levels may learn from, evenly taken
 
 ALL_FOREGROUND = "all foreground"
 OTSU = "otsu"
+FRANGI = "frangi filter"
 MAJORITY = "majority"
 COLOUR_HISTOGRAM = "colour histogram"
 
@@ -84,6 +88,28 @@ def otsu(train: Iterable[Example], test: Iterable[Example]) -> dict[str, float]:
     flip = int(dark > bright)
     scored = [(_bright(example) ^ flip, _foreground(example)) for example in test]
     return segmentation_metrics([mask for mask, _ in scored], [truth for _, truth in scored])
+
+
+def ridges(test: Iterable[Example], inside: Iterable[np.ndarray], share: float) -> dict[str, float]:
+    """Metrics of Frangi's vesselness (1998) for dark ridges, at the threshold that marks a given share of each image: no label is used.
+
+    Args:
+      test: {"image": [H, W, C], "mask": int [H, W]}; of RGB the green channel is filtered, where vessels are darkest, else the mean.
+      inside: bool [H, W] an image, the field of view; nothing is marked outside.
+      share: of the whole image that is marked.
+
+    Returns:
+      {"dice", "iou", "dice_pooled", "foreground"}.
+    """
+    masks, truths = [], []
+    for example, seen in zip(test, inside, strict=True):
+        image = np.asarray(example["image"], np.float32) / np.iinfo(example["image"].dtype).max
+        found = frangi(image[..., 1] if image.shape[-1] == 3 else image.mean(-1), sigmas=WIDTHS, black_ridges=True)
+        rim = distance_transform_edt(np.pad(seen, 1))[1:-1, 1:-1] <= RIM * max(WIDTHS)  # the edge of the field is the strongest ridge
+        found = np.where(rim, 0, found)
+        masks.append((found > np.quantile(found, 1 - share)).astype(np.int32))
+        truths.append(_foreground(example))
+    return segmentation_metrics(masks, truths)
 
 
 def majority(train_labels: Sequence[int], test_labels: Sequence[int], classes: int) -> dict[str, float]:

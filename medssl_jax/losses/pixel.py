@@ -105,3 +105,32 @@ def cluster_agreement(first: jax.Array, second: jax.Array) -> jax.Array:
         return -(jax.lax.stop_gradient(target.astype(jnp.float32)) * log).sum(-1).mean()
 
     return (towards(first, second) + towards(second, first)) / 2
+
+
+def local_fit(images: jax.Array, share: jax.Array, sigma: float) -> jax.Array:
+    """How much of the local variance two phases leave unexplained: 0 where each is of one value all around, 1 where they tell nothing.
+
+    Chan and Vese's fit (2001) with means of a Gaussian neighbourhood in place of the whole image: the sum over pixels and both phases of
+    p (I - m)^2, m the phase's own local mean, by the same sum of the undivided image.
+
+    Args:
+      images: [B, H, W, C].
+      share: p of the one phase [B, H, W, 1], from 0 to 1; the other has the rest.
+      sigma: of the neighbourhood, in pixels.
+    """
+    x, p = images.astype(jnp.float32), share.astype(jnp.float32)
+    left = sum((part * jnp.square(x - _local_mean(x, part, sigma))).sum() for part in (p, 1 - p))
+    return left / jnp.maximum(jnp.square(x - _local_mean(x, jnp.ones_like(p), sigma)).sum(), SMALLEST)
+
+
+def _local_mean(x: jax.Array, weight: jax.Array, sigma: float) -> jax.Array:
+    """Weighted by `weight` [B, H, W, 1] and a Gaussian."""
+    rows, columns = (_gaussian(side, sigma) for side in x.shape[1:3])
+    total, mass = (jnp.einsum("ih,bhwc,jw->bijc", rows, part, columns) for part in (weight * x, weight))
+    return total / jnp.maximum(mass, SMALLEST)
+
+
+def _gaussian(side: int, sigma: float) -> jax.Array:
+    place = jnp.arange(side, dtype=jnp.float32)
+    weight = jnp.exp(-jnp.square(place[:, None] - place[None]) / (2 * sigma**2))
+    return weight / weight.sum(1, keepdims=True)

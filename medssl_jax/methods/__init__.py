@@ -87,7 +87,8 @@ def _shape_guided(config: ConfigDict, backbone: Backbone, views: Recipe, channel
     m = config.method
     critic = discriminator(m.discriminator_slope)
     options = _local_options(config, views)
-    return ShapeGuided(backbone, **options, discriminator=critic, adversary=m.adversary, rate=m.discriminator_rate)
+    guided = {name: m[name] for name in ("adversary", "fit", "fit_sigma")}
+    return ShapeGuided(backbone, **options, **guided, discriminator=critic, rate=m.discriminator_rate)
 
 
 def _local_options(config: ConfigDict, views: Recipe) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from medssl_jax.models import Backbone, Network
 
 MIX = (0.2, 0.8)  # share of the first image in a mixture
 LEAST = 0.25  # common part of two crops, as a share of the smaller
+FINE = 4  # px of a crop for a cell in which the clusters of two views agree
 WEIGHTLESS = 1e-9  # added to the clusters' sum
 
 
@@ -87,7 +88,10 @@ class LocalDiscrimination:
         count = len(views["first"])
         vectors, clusters, stats = self.maps(params, carried["stats"], jnp.concatenate([views["first"], views["second"], mixed]))
         parts = {name: (vectors[cut], clusters[cut]) for name, cut in (("first", slice(0, count)), ("second", slice(count, 2 * count)))}
-        (u1, p1), (u2, p2) = ([self._cells(views, name, found) for found in maps] for name, maps in parts.items())
+        fine = max(self.recipe.size // FINE, 1)
+        (u1, p1), (u2, p2) = (
+            [self._cells(views, name, found, cells) for found, cells in zip(maps, (self.cells, fine))] for name, maps in parts.items()
+        )
         terms = {
             "patches": losses.patch_discrimination(_rows(u1, u2), self.temperature, self._same_place(views)),
             "mixup": self._mixup(vectors, share, count, half),
@@ -111,10 +115,10 @@ class LocalDiscrimination:
         shares = jax.nn.sigmoid(logits)
         return losses.unit(vectors), shares / (shares.sum(-1, keepdims=True) + WEIGHTLESS), stats
 
-    def _cells(self, views: base.Views, name: str, maps: jax.Array) -> jax.Array:
+    def _cells(self, views: base.Views, name: str, maps: jax.Array, cells: int) -> jax.Array:
         """A view's maps [B, S, S, D] in the cells of the shared part, upright: [B, cells, cells, D]."""
         boxes = meet.within(views["shared"], views[f"{name}_crop"], self.recipe.size)
-        return meet.pool_cells(geometry.dihedral(maps, geometry.inverse_pose(views[f"{name}_pose"])), boxes, self.cells)
+        return meet.pool_cells(geometry.dihedral(maps, geometry.inverse_pose(views[f"{name}_pose"])), boxes, cells)
 
     def _mixup(self, vectors: jax.Array, share: jax.Array, count: int, half: int) -> jax.Array:
         """The vectors of a mixture are the mixture of the vectors: L_mix on [u(x3); t], t without gradient, in the views' own frame."""

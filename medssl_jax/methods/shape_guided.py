@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from medssl_jax import losses
 from medssl_jax.augment import fold, geometry, to_unit, uniform
 from medssl_jax.methods import base
 from medssl_jax.methods.local_discrimination import LocalDiscrimination
@@ -26,6 +27,8 @@ class ShapeGuided(LocalDiscrimination):
 
     discriminator: Network = dataclasses.field(kw_only=True)
     adversary: float = 1.0  # weight of the guided cluster's part
+    fit: float = 1.0  # ours: weight of what the guided cluster and the rest leave unexplained of the image around every pixel
+    fit_sigma: float = 8.0  # px, how far around
     rate: float = 0.05  # of the discriminator, as a multiple of the network's
 
     @property
@@ -55,9 +58,10 @@ class ShapeGuided(LocalDiscrimination):
         return geometry.dihedral(geometry.crop_and_resize(masks, boxes, r.size), pose)
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
-        """Local Discrimination's + weight L_G + L_D, the last two in the second stage alone.
+        """Local Discrimination's + weight L_G + L_D + weight L_fit, the last three in the second stage alone.
 
-        L_G = BCE(D(p0), 1), D held; L_D = BCE(D([masks; p0]), [1; 0]), p0 held.
+        L_G = BCE(D(p0), 1), D held; L_D = BCE(D([masks; p0]), [1; 0]), p0 held. With these alone the network may draw the shapes wherever
+        it likes, the same in every crop; the fit ties them to the image.
         """
         loss, clusters, (carried, logs) = self.learn(params, carried, views, step)
         drawn, real = clusters[..., GUIDED : GUIDED + 1], views["shapes"].reshape(-1, *views["shapes"].shape[2:])
@@ -66,8 +70,9 @@ class ShapeGuided(LocalDiscrimination):
         on_real, on_drawn = scores[: len(real)], scores[len(real) :]
         told = (_cross_entropy(on_real, 1.0) + _cross_entropy(on_drawn, 0.0)) / 2
         right = (jnp.concatenate([on_real, -on_drawn]) > 0).astype(jnp.float32).mean()
-        logs = {**logs, "fooled": fooled, "told": told, "discriminator_accuracy": right, "guided_share": drawn.mean()}
-        return loss + self.late(step) * (self.adversary * fooled + told), (carried, logs)
+        unfit = losses.local_fit(jnp.concatenate([views["first"], views["second"]]), drawn, self.fit_sigma)
+        logs = {**logs, "fooled": fooled, "told": told, "discriminator_accuracy": right, "guided_share": drawn.mean(), "unfit": unfit}
+        return loss + self.late(step) * (self.adversary * fooled + told + self.fit * unfit), (carried, logs)
 
     def _judge(self, params: Any, maps: jax.Array) -> jax.Array:
         return self.discriminator.apply(params["discriminator"], {}, maps, train=True)[0]

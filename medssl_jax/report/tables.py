@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from medssl_jax.evaluate.baselines import ALL_FOREGROUND, COLOUR_HISTOGRAM, MAJORITY, OTSU
+from medssl_jax.evaluate.baselines import ALL_FOREGROUND, COLOUR_HISTOGRAM, FRANGI, MAJORITY, OTSU
 from medssl_jax.evaluate.statistics import PairedDifference, paired_difference
 from medssl_jax.report.words import Amount, amount_name, amount_order, arm, metric_name, signed
 
-LEVELS = (ALL_FOREGROUND, OTSU, MAJORITY)
+LEVELS = (ALL_FOREGROUND, OTSU, FRANGI, MAJORITY)
 CONTROL = "random"
 WITHOUT_NETWORK, WITHOUT_LABELS = "without a network", "without labels"
 ONE_SIDED = 0.02  # a segmentation whose foreground, or background, is less than this share of the pixels
