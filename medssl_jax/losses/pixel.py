@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from medssl_jax.losses.contrastive import unit
 
 SMALLEST = 1e-7  # of 1 - P, before its logarithm
+NOISE = 1e-4  # variance of a neighbourhood, in units of the image's range, that is no contrast
+THIN = 1e-3  # share of a neighbourhood below which a phase has no mean worth the name
 EMPTY = 1e-30  # of a probability, before its logarithm
 
 
@@ -108,26 +110,30 @@ def cluster_agreement(first: jax.Array, second: jax.Array) -> jax.Array:
 
 
 def local_fit(images: jax.Array, share: jax.Array, sigma: float) -> jax.Array:
-    """How much of the local variance two phases leave unexplained: 0 where each is of one value all around, 1 where they tell nothing.
+    """How much of the contrast around every pixel two phases leave unexplained: 0 where each is of one value, 1 where they tell nothing.
 
-    Chan and Vese's fit (2001) with means of a Gaussian neighbourhood in place of the whole image: the sum over pixels and both phases of
-    p (I - m)^2, m the phase's own local mean, by the same sum of the undivided image.
+    Chan and Vese's fit (2001) with the means of a Gaussian neighbourhood in place of the whole image's, and in units of the
+    neighbourhood's variance, so that a faint vessel counts as much as a bright rim: the mean over pixels of the sum over both phases of
+    p (I - m)^2, m the phase's own mean, by the neighbourhood's (I - m)^2, squares summed over channels.
 
     Args:
-      images: [B, H, W, C].
+      images: [B, H, W, C] in [0, 1].
       share: p of the one phase [B, H, W, 1], from 0 to 1; the other has the rest.
       sigma: of the neighbourhood, in pixels.
     """
     x, p = images.astype(jnp.float32), share.astype(jnp.float32)
-    left = sum((part * jnp.square(x - _local_mean(x, part, sigma))).sum() for part in (p, 1 - p))
-    return left / jnp.maximum(jnp.square(x - _local_mean(x, jnp.ones_like(p), sigma)).sum(), SMALLEST)
+    everywhere = jnp.ones_like(p)
+    left = sum(part * jnp.square(x - _local_mean(x, part, sigma)).sum(-1, keepdims=True) for part in (p, 1 - p))
+    contrast = jnp.square(x - _local_mean(x, everywhere, sigma)).sum(-1, keepdims=True)
+    means = _local_mean(jnp.concatenate([jnp.asarray(left), contrast], axis=-1), everywhere, sigma)
+    return ((means[..., 0] + NOISE) / (means[..., 1] + NOISE)).mean()
 
 
 def _local_mean(x: jax.Array, weight: jax.Array, sigma: float) -> jax.Array:
-    """Weighted by `weight` [B, H, W, 1] and a Gaussian."""
+    """Weighted by `weight` [B, H, W, 1] and a Gaussian; where there is hardly any weight, near 0."""
     rows, columns = (_gaussian(side, sigma) for side in x.shape[1:3])
     total, mass = (jnp.einsum("ih,bhwc,jw->bijc", rows, part, columns) for part in (weight * x, weight))
-    return total / jnp.maximum(mass, SMALLEST)
+    return total / (mass + THIN)
 
 
 def _gaussian(side: int, sigma: float) -> jax.Array:
