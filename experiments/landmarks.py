@@ -51,8 +51,11 @@ def measure(runs: Sequence[Path], data: Path, record: Path) -> int:
     if len(sizes) > 1:
         raise UserError(f"the runs saw images of {', '.join(map(str, sorted(sizes)))} px; compare runs of one config.data.resize.")
     options = configs[0].data.copy_and_resolve_references()
-    options.path = str(data)
+    options.update({"path": str(data), "task": "segmentation"})
     dataset = open_dataset(options)
+    for run, config in zip(runs, configs, strict=True):
+        config.pretrain.from_run = str(run)
+        pretraining.check(config, dataset, make_mesh())
     side = min(dataset.test[0]["image"].shape[:2])
     size = max(3, side // 8 // 2 * 2 + 1)
     finders: dict[str, Finder] = {SAME_PLACE: lambda _, place: lambda _: place, CORRELATION: _correlation(size)}

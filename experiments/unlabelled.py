@@ -36,7 +36,7 @@ SETS: dict[str, Mapping[str, Any]] = {
 }
 ARMS: dict[str, Mapping[str, Any]] = {
     "guided": {},
-    "no agreement": {"method.weights.agreement": 0.0},
+    "no fit": {"method.fit": 0.0},
     "linear discriminator": {"method.discriminator_slope": 1.0},
 }
 COMMON = {"finetune.steps": 300, "finetune.eval_every": 50, "finetune.seeds": 1, "finetune.labels": "all", "finetune.inits": "random"}

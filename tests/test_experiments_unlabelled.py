@@ -25,7 +25,7 @@ def records(tmp_path):
     """Two seeds of one arm, one of another."""
     folder = tmp_path / unlabelled.FOLDER
     folder.mkdir()
-    for arm, seed, dice in (("guided", 0, 0.7), ("guided", 1, 0.8), ("no agreement", 0, 0.2)):
+    for arm, seed, dice in (("guided", 0, 0.7), ("guided", 1, 0.8), ("no fit", 0, 0.2)):
         scores = {"shape_guided/cluster": dice, "otsu": 0.4, "random": 0.9}
         told = {"dataset": "chase_db1", "arm": arm, "seed": seed, "dice": scores}
         (folder / f"chase_db1-{arm.replace(' ', '_')}-{seed}.json").write_text(json.dumps(told))
@@ -35,7 +35,7 @@ def records(tmp_path):
 def test_the_table(records):
     lines = unlabelled.table(records).splitlines()
     assert "| chase_db1 | guided | the guided cluster | 0.750 ± 0.071 (2) |" in lines
-    assert "| chase_db1 | no agreement | the guided cluster | 0.200 (1) |" in lines
+    assert "| chase_db1 | no fit | the guided cluster | 0.200 (1) |" in lines
     assert any("the same network taught with all labels | 0.900 ± 0.000 (3)" in line for line in lines)
     assert unlabelled.table(records / "none") == "Nothing is recorded yet."
 

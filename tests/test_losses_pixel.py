@@ -170,7 +170,7 @@ def test_local_fit_against_numpy(rng):
             left[b, y, x] += phase[y, x, 0] * ((images[b, y, x] - mean) ** 2).sum()
         contrast[b, y, x] = ((images[b, y, x] - (near(y, x) * images[b]).sum((0, 1)) / 1.001) ** 2).sum()
     ratios = [
-        ((near(y, x)[..., 0] * left[b]).sum() / 1.001 + 1e-4) / ((near(y, x)[..., 0] * contrast[b]).sum() / 1.001 + 1e-4)
+        ((near(y, x)[..., 0] * left[b]).sum() / 1.001 + 1e-3) / ((near(y, x)[..., 0] * contrast[b]).sum() / 1.001 + 1e-3)
         for b, y, x in np.ndindex(2, 7, 6)
     ]
     assert losses.local_fit(images, share, 1.5) == pytest.approx(np.mean(ratios), rel=1e-3)
@@ -178,6 +178,6 @@ def test_local_fit_against_numpy(rng):
 
 def test_local_fit_of_the_true_phases_and_of_none(rng):
     mask = rng.integers(0, 2, (1, 8, 8, 1)).astype(float)
-    assert losses.local_fit(0.2 + 0.6 * mask, mask, 2.0) == pytest.approx(0, abs=0.01)
-    assert losses.local_fit(0.2 + 0.06 * mask, mask, 2.0) < 0.15
+    assert losses.local_fit(0.2 + 0.6 * mask, mask, 2.0) == pytest.approx(0, abs=0.03)
+    assert losses.local_fit(0.2 + 0.15 * mask, mask, 2.0) < 0.3
     assert losses.local_fit(rng.random((1, 8, 8, 1)), np.full((1, 8, 8, 1), 0.3), 2.0) == pytest.approx(1, abs=0.02)

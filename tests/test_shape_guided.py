@@ -57,7 +57,7 @@ def test_the_loss_is_local_discriminations_and_two_cross_entropies(started):
     assert logs["discriminator_accuracy"] == pytest.approx(((real > 0).sum() + (drawn < 0).sum()) / (len(real) + len(drawn)))
     images = jnp.concatenate([views["first"], views["second"]])
     assert logs["unfit"] == pytest.approx(float(losses.local_fit(images, clusters[..., :1], 8.0)), rel=1e-4)
-    assert float(loss) == pytest.approx(float(local) + fooled + told + float(logs["unfit"]), rel=1e-4)
+    assert float(loss) == pytest.approx(float(local) + fooled + told + 0.3 * float(logs["unfit"]), rel=1e-4)
     early, _ = method.loss(params, carried, views, jnp.int32(0))
     assert float(early) == pytest.approx(float(method.learn(params, carried, views, jnp.int32(0))[0]), rel=1e-5)
 
@@ -80,7 +80,7 @@ def test_each_player_holds_the_other(started):
         loss, clusters, _ = method.learn(p, carried, views, LATE)
         scores = method.discriminator.apply(params["discriminator"], {}, clusters[..., :1], train=True)[0]
         images = jnp.concatenate([views["first"], views["second"]])
-        return loss + jnp.log1p(jnp.exp(-scores)).mean() + losses.local_fit(images, clusters[..., :1], 8.0)
+        return loss + jnp.log1p(jnp.exp(-scores)).mean() + 0.3 * losses.local_fit(images, clusters[..., :1], 8.0)
 
     for ours, expected in zip(jax.tree.leaves(total["cluster"]), jax.tree.leaves(jax.grad(network)(params)["cluster"])):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
@@ -88,7 +88,7 @@ def test_each_player_holds_the_other(started):
 
 def test_the_discriminator_moves_at_its_own_rate(started):
     method, *_ = started
-    assert method.rates == {"discriminator": 0.05}
+    assert method.rates == {"discriminator": 0.1}
 
 
 def test_the_discriminator_is_the_released_one():

@@ -117,8 +117,16 @@ RECIPES = {
         hue=0.02,
         blur_probability=0.3,
     ),
-    "xray": Recipe(
-        quarter_turns=False, vertical=False, rotation=10.0, brightness=0.2, contrast=0.3, gamma=0.3, blur_probability=0.3, noise=0.02
+    "xray": Recipe(  # never mirrored: the heart is on one side
+        quarter_turns=False,
+        horizontal=False,
+        vertical=False,
+        rotation=10.0,
+        brightness=0.2,
+        contrast=0.3,
+        gamma=0.3,
+        blur_probability=0.3,
+        noise=0.02,
     ),
 }
 

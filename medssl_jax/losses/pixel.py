@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from medssl_jax.losses.contrastive import unit
 
 SMALLEST = 1e-7  # of 1 - P, before its logarithm
-NOISE = 1e-4  # variance of a neighbourhood, in units of the image's range, that is no contrast
+NOISE = 1e-3  # variance of a neighbourhood, in units of the image's range, that is no contrast
 THIN = 1e-3  # share of a neighbourhood below which a phase has no mean worth the name
 EMPTY = 1e-30  # of a probability, before its logarithm
 
