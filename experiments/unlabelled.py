@@ -30,9 +30,10 @@ from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import Interrupted
 
 FOLDER = "unlabelled"
+DARK = {"method.tone": "dark", "method.fit": 1.0}  # one thing that is told beside the shape, as a ridge filter and a threshold are told it
 SETS: dict[str, Mapping[str, Any]] = {
-    "chase_db1": {"data.resize": 384, "data.tile": 96, "views.modality": "fundus", "method.shapes": "vessels"},
-    "cxr_montgomery": {"data.resize": 64, "data.tile": 64, "views.modality": "xray", "method.shapes": "lungs"},
+    "chase_db1": {"data.resize": 384, "data.tile": 96, "views.modality": "fundus", "method.shapes": "vessels", **DARK},
+    "cxr_montgomery": {"data.resize": 64, "data.tile": 64, "views.modality": "xray", "method.shapes": "lungs", **DARK},
 }
 ARMS: dict[str, Mapping[str, Any]] = {
     "guided": {},

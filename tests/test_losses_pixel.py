@@ -181,3 +181,12 @@ def test_local_fit_of_the_true_phases_and_of_none(rng):
     assert losses.local_fit(0.2 + 0.6 * mask, mask, 2.0) == pytest.approx(0, abs=0.03)
     assert losses.local_fit(0.2 + 0.15 * mask, mask, 2.0) < 0.3
     assert losses.local_fit(rng.random((1, 8, 8, 1)), np.full((1, 8, 8, 1), 0.3), 2.0) == pytest.approx(1, abs=0.02)
+
+
+def test_local_fit_of_one_tone(rng):
+    """What is told to be dark explains an image as before where it is dark, and nothing where it is bright."""
+    mask = rng.integers(0, 2, (1, 8, 8, 1)).astype(float)
+    image = 0.2 + 0.6 * mask
+    for tone, share in (("bright", mask), ("dark", 1 - mask)):
+        assert losses.local_fit(image, share, 2.0, tone) == pytest.approx(float(losses.local_fit(image, share, 2.0)), abs=0.01)
+        assert losses.local_fit(image, 1 - share, 2.0, tone) > 0.9

@@ -139,9 +139,8 @@ def lungs(seed: int, size: int) -> np.ndarray:
     """
     rng = np.random.default_rng(seed)
     mask = np.zeros((size, size), bool)
-    top = rng.uniform(0.06, 0.22)
-    bottom, wide = top + rng.uniform(0.46, 0.68), rng.uniform(0.22, 0.34)
-    for side, width, notch in ((-1, wide, 0.0), (1, wide * rng.uniform(0.88, 1.0), rng.uniform(0.03, 0.08))):
+    top, bottom = rng.uniform(0.14, 0.22), rng.uniform(0.68, 0.82)
+    for side, width, notch in ((-1, rng.uniform(0.27, 0.35), 0.0), (1, rng.uniform(0.26, 0.33), rng.uniform(0.03, 0.08))):
         inner = 0.5 + side * rng.uniform(0.035, 0.065)
         low = bottom + rng.normal(0, 0.02)
         outline = _lung(inner, side, width, notch, top + rng.normal(0, 0.015), low, rng)

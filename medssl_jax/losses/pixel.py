@@ -109,7 +109,7 @@ def cluster_agreement(first: jax.Array, second: jax.Array) -> jax.Array:
     return (towards(first, second) + towards(second, first)) / 2
 
 
-def local_fit(images: jax.Array, share: jax.Array, sigma: float) -> jax.Array:
+def local_fit(images: jax.Array, share: jax.Array, sigma: float, tone: str = "any") -> jax.Array:
     """How much of the contrast around every pixel two phases leave unexplained: 0 where each is of one value, 1 where they tell nothing.
 
     Chan and Vese's fit (2001) with the means of a Gaussian neighbourhood in place of the whole image's, and in units of the
@@ -120,11 +120,16 @@ def local_fit(images: jax.Array, share: jax.Array, sigma: float) -> jax.Array:
       images: [B, H, W, C] in [0, 1].
       share: p of the one phase [B, H, W, 1], from 0 to 1; the other has the rest.
       sigma: of the neighbourhood, in pixels.
+      tone: "dark" or "bright" where the phase of `share` is so, beside the rest: the other way round it explains nothing. Else "any".
     """
     x, p = images.astype(jnp.float32), share.astype(jnp.float32)
     everywhere = jnp.ones_like(p)
-    left = sum(part * jnp.square(x - _local_mean(x, part, sigma)).sum(-1, keepdims=True) for part in (p, 1 - p))
-    contrast = jnp.square(x - _local_mean(x, everywhere, sigma)).sum(-1, keepdims=True)
+    around, inside, outside = (_local_mean(x, part, sigma) for part in (everywhere, p, 1 - p))
+    if tone != "any":
+        limit, other = (jnp.minimum, jnp.maximum) if tone == "dark" else (jnp.maximum, jnp.minimum)
+        inside, outside = limit(inside, around), other(outside, around)
+    left = sum(part * jnp.square(x - mean).sum(-1, keepdims=True) for part, mean in ((p, inside), (1 - p, outside)))
+    contrast = jnp.square(x - around).sum(-1, keepdims=True)
     means = _local_mean(jnp.concatenate([jnp.asarray(left), contrast], axis=-1), everywhere, sigma)
     return ((means[..., 0] + NOISE) / (means[..., 1] + NOISE)).mean()
 

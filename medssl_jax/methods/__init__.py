@@ -87,7 +87,7 @@ def _shape_guided(config: ConfigDict, backbone: Backbone, views: Recipe, channel
     m = config.method
     critic = discriminator(m.discriminator_slope)
     options = _local_options(config, views)
-    guided = {name: m[name] for name in ("adversary", "fit", "fit_sigma")}
+    guided = {name: m[name] for name in ("adversary", "fit", "fit_sigma", "tone")}
     return ShapeGuided(backbone, **options, **guided, discriminator=critic, rate=m.discriminator_rate)
 
 

@@ -29,6 +29,7 @@ class ShapeGuided(LocalDiscrimination):
     adversary: float = 1.0  # weight of the guided cluster's part
     fit: float = 1.0  # ours: weight of what the guided cluster and the rest leave unexplained of the image around every pixel
     fit_sigma: float = 8.0  # px, how far around
+    tone: str = "any"  # dark | bright: what is sought, beside its surroundings
     rate: float = 0.05  # of the discriminator, as a multiple of the network's
 
     @property
@@ -70,7 +71,7 @@ class ShapeGuided(LocalDiscrimination):
         on_real, on_drawn = scores[: len(real)], scores[len(real) :]
         told = (_cross_entropy(on_real, 1.0) + _cross_entropy(on_drawn, 0.0)) / 2
         right = (jnp.concatenate([on_real, -on_drawn]) > 0).astype(jnp.float32).mean()
-        unfit = losses.local_fit(jnp.concatenate([views["first"], views["second"]]), drawn, self.fit_sigma)
+        unfit = losses.local_fit(jnp.concatenate([views["first"], views["second"]]), drawn, self.fit_sigma, self.tone)
         logs = {**logs, "fooled": fooled, "told": told, "discriminator_accuracy": right, "guided_share": drawn.mean(), "unfit": unfit}
         return loss + self.late(step) * (self.adversary * fooled + told + self.fit * unfit), (carried, logs)
 
