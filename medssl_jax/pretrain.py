@@ -109,7 +109,12 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     method = methods.build(config, dataset.channels, dataset.modality)
     if isinstance(method, methods.ShapeGuided):
         reference_tiles(reference_masks(config.method, dataset.pool, config.seed, few=True), config.data.tile)
-    TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
+    tiles = TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
+    if isinstance(method, methods.LocalDiscrimination) and len(tiles) < config.pretrain.batch:
+        raise UserError(
+            f"there are {len(tiles)} tiles of config.data.tile={config.data.tile} px, fewer than config.pretrain.batch="
+            f"{config.pretrain.batch}: a place would be told apart from itself; set a smaller batch, or give more images."
+        )
     meshes.check_batch(config.pretrain.batch, config.pretrain.accumulate, mesh, "pretrain.batch")
     optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
 

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
-from medssl_jax import losses, methods, models
+from medssl_jax import losses, methods, models, pretrain
 from medssl_jax.augment import geometry
+from medssl_jax.data.sources import open_dataset
 from medssl_jax.errors import UserError
+from medssl_jax.train.mesh import make_mesh
 
 BATCH, CELLS, SIZE = 4, 4, 20
 
@@ -35,7 +38,7 @@ def test_maps_are_unit_vectors_and_shares():
     vectors, shares, _ = method.maps(params, carried["stats"], views["first"])
     assert vectors.shape == (BATCH, SIZE, SIZE, 4)
     assert shares.shape == (BATCH, SIZE, SIZE, 3)
-    np.testing.assert_allclose(jnp.linalg.norm(vectors, axis=-1), 1, atol=1e-4)
+    np.testing.assert_allclose(jnp.linalg.norm(vectors, axis=-1), 1, atol=1e-3)  # the few that were short stay a little shorter
     np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
 
 
@@ -113,6 +116,24 @@ def test_same_places_of_other_images_are_left_out():
 def test_cells_that_do_not_divide_the_crop():
     with pytest.raises(UserError, match=r"views\.size=20 cannot be cut into config\.method\.cells=3"):
         built(cells=3)
+
+
+def test_more_clusters_than_the_vectors_hold():
+    assert built(clusters=5, dimensions=4).steps == 10
+    with pytest.raises(UserError, match=r"method\.clusters=6 are more than vectors of config\.method\.dimensions=4 can hold"):
+        built(clusters=6, dimensions=4)
+
+
+def test_fewer_tiles_than_a_batch(tmp_path):
+    for number, image in enumerate(tiny.images(3, channels=3)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    c = tiny.shrink(tiny.config("local_discrimination"))
+    c.data.path = str(tmp_path)
+    dataset, mesh = open_dataset(c.data), make_mesh(jax.devices()[:1])
+    with pytest.raises(UserError, match=r"there are 3 tiles of config\.data\.tile=28 px, fewer than config\.pretrain\.batch=8"):
+        pretrain.check(c, dataset, mesh)
+    c.pretrain.batch = 2
+    pretrain.check(c, dataset, mesh)
 
 
 def test_the_quarter_width_vgg_is_the_published_one():

@@ -156,3 +156,13 @@ def test_label_losses_are_finite_at_extreme_bfloat16_logits():
         assert value.dtype == jnp.float32
         assert np.isfinite(value)
         assert np.isfinite(np.asarray(gradient, np.float32)).all()
+
+
+def test_unit_with_a_floor_keeps_what_is_short_short(rng):
+    """Long vectors have length 1 all the same; the gradient of short ones stays below 1 / floor."""
+    long = rng.normal(size=(5, 3)) * 10
+    np.testing.assert_allclose(losses.unit(long, 1e-2), long / np.linalg.norm(long, axis=1, keepdims=True), atol=1e-5)
+    short = jnp.float32([[1e-6, 0, 0]])
+    assert float(jnp.linalg.norm(losses.unit(short, 1e-2))) == pytest.approx(1e-4, rel=1e-3)
+    assert float(jnp.abs(jax.jacobian(lambda x: losses.unit(x, 1e-2))(short)).max()) <= 100
+    assert float(jnp.abs(jax.jacobian(losses.unit)(short)).max()) > 1e5

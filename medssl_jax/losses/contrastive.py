@@ -8,10 +8,10 @@ import jax.numpy as jnp
 SMALLEST = 1e-12  # of a squared norm: below it a vector is zero and stays zero, with a finite gradient
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Rows of `x` [..., D] divided by their length; float32."""
+def unit(x: jax.Array, floor: float = 0.0) -> jax.Array:
+    """Rows of `x` [..., D] divided by their length; float32. Well below a `floor` they stay short: 1 / length is also the gradient."""
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), SMALLEST))
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), SMALLEST) + floor**2)
 
 
 def info_nce(z1: jax.Array, z2: jax.Array, temperature: float) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -98,6 +98,11 @@ def _local_options(config: ConfigDict, views: Recipe) -> dict[str, Any]:
         raise UserError(
             f"config.views.size={config.views.size} cannot be cut into config.method.cells={m.cells} a side; set a divisor of it."
         )
+    if m.clusters > m.dimensions + 1:
+        raise UserError(
+            f"config.method.clusters={m.clusters} are more than vectors of config.method.dimensions={m.dimensions} can hold apart "
+            f"(a simplex has {m.dimensions + 1} corners); set fewer clusters, or more dimensions."
+        )
     return {
         "embed": conv_head(m.dimensions, m.dimensions),
         "cluster": conv_head(m.clusters, m.clusters),

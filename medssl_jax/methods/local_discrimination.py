@@ -16,6 +16,7 @@ from medssl_jax.models import Backbone, Network
 MIX = (0.2, 0.8)  # share of the first image in a mixture
 LEAST = 0.25  # common part of two crops, as a share of the smaller
 FINE = 4  # px of a crop for a cell in which the clusters of two views agree
+SHORT = 1e-3  # vectors well below it have no direction: black ground leaves a bias alone, whose gradient would drown all others
 WEIGHTLESS = 1e-9  # added to the clusters' sum
 
 
@@ -113,7 +114,7 @@ class LocalDiscrimination:
         vectors, stats = base.forward(self.embed, "embed", params, stats, decoded, train)
         logits, stats = base.forward(self.cluster, "cluster", params, stats, decoded, train)
         shares = jax.nn.sigmoid(logits)
-        return losses.unit(vectors), shares / (shares.sum(-1, keepdims=True) + WEIGHTLESS), stats
+        return losses.unit(vectors, SHORT), shares / (shares.sum(-1, keepdims=True) + WEIGHTLESS), stats
 
     def _cells(self, views: base.Views, name: str, maps: jax.Array, cells: int) -> jax.Array:
         """A view's maps [B, S, S, D] in the cells of the shared part, upright: [B, cells, cells, D]."""
