@@ -3,7 +3,7 @@
 python -m medssl_jax.main --config=configs/shape_guided.py --config.data.path=/my/xrays --config.method.shapes=lungs
 python -m medssl_jax.main --config=configs/shape_guided.py --config.data.path=/my/images --config.method.shapes=/masks/from/elsewhere
 
-What is measured of it, and what did not work, stands in experiments/README.md.
+No result on test images is recorded yet; on validation it finds lungs, and not yet vessels (experiments/README.md).
 """
 
 from __future__ import annotations

@@ -109,6 +109,7 @@ def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     method = methods.build(config, dataset.channels, dataset.modality)
     if isinstance(method, methods.ShapeGuided):
         reference_tiles(reference_masks(config.method, dataset.pool, config.seed, few=True), config.data.tile)
+        TileSource(Unlabelled(dataset.pool), config.finetune.patch, option="finetune.patch")  # of the refinement after it
     tiles = TileSource(Unlabelled(dataset.pool), config.data.tile, kind=tile_kind(dataset))
     if isinstance(method, methods.LocalDiscrimination) and len(tiles) < config.pretrain.batch:
         raise UserError(

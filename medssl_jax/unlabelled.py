@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from medssl_jax.models import build_backbone, pixel_head
 from medssl_jax.pretrain import Pretrained
 from medssl_jax.report import guided, outlines
 from medssl_jax.train import mesh as meshes
-from medssl_jax.train.logging import read_json, write_json
+from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import StopRequest
 
 CLUSTER, LIKENESS, REFINED = "cluster", "likeness", "refined"
@@ -55,6 +56,7 @@ def segment_all(
         _picture(workdir / "figures" / "shapes.png", config, dataset, pretrained, mesh, predict)
         _write(folder, dataset, predict)
         write_json(record, found)
+        meshes.wait_for_all("the masks are written")
     found = read_json(record, dict, "delete it and start the same command again")
     about = {"labels": 0, "label_unit": "image", "subset": 0, "seed": config.seed}
     return [
@@ -90,8 +92,8 @@ def _guided(
     method = methods.build(config, dataset.channels, dataset.modality)
     assert isinstance(method, methods.ShapeGuided)
     bright = config.method.field == "bright" or (config.method.field == "auto" and _is_fundus(config, dataset))
-    images = [source[i]["image"] for i in range(len(source))]
-    for image, maps in zip(images, guided_maps(method, pretrained.parts, mesh, images), strict=True):
+    images, again = itertools.tee(source[i]["image"] for i in range(len(source)))
+    for image, maps in zip(images, guided_maps(method, pretrained.parts, mesh, again), strict=True):
         yield maps, field_of_view(image) if bright else np.ones(image.shape[:2], bool)
 
 
@@ -105,6 +107,7 @@ def _scores(
     """Of every route, on the test images with a mask of one kind of foreground; {} where there are none."""
     masked = [i for i in range(len(dataset.test)) if describe(dataset.test, i).masked]
     if not masked or len(dataset.classes) != 2:
+        say("The masks found without labels are not scored: no test image has a mask of one kind of foreground.")
         return {}
     test = Selection(dataset.test, masked)
     guided = list(_guided(config, dataset, pretrained, mesh, test))
@@ -117,7 +120,8 @@ def _scores(
     truths = [example["mask"] for example in examples]
     named = {f"{config.method.name}/{route}": masks for route, masks in maps.items()}
     images, titles = ([example[key] for example in examples[:PICTURED]] for key in ("image", "id"))
-    outlines(figures / "segmentations.png", images, truths[:PICTURED], named, titles)
+    if jax.process_index() == 0:
+        outlines(figures / "segmentations.png", images, truths[:PICTURED], named, titles)
     found = {init: segmentation_metrics([mask.astype(np.int32) for mask in masks], truths) for init, masks in named.items()}
     if _is_fundus(config, dataset):  # what has been used for vessels before networks, told as much of the shape as the method is
         share = float(np.mean([mask.mean() for mask in reference_masks(config.method, dataset.pool, config.seed)]))
@@ -131,7 +135,9 @@ def _picture(path: Path, config: ConfigDict, dataset: Dataset, pretrained: Pretr
     maps = [maps.cluster for maps, _ in _guided(config, dataset, pretrained, mesh, source)]
     shapes = reference_masks(config.method, dataset.pool, config.seed)
     shown = [shapes[i % len(shapes)] for i in range(len(source))]
-    guided(path, [source[i]["image"] for i in range(len(source))], maps, list(predict(source)), shown)
+    masks = list(predict(source))
+    if jax.process_index() == 0:
+        guided(path, [source[i]["image"] for i in range(len(source))], maps, masks, shown)
 
 
 def _write(folder: Path, dataset: Dataset, predict: Segment) -> None:
@@ -141,4 +147,5 @@ def _write(folder: Path, dataset: Dataset, predict: Segment) -> None:
         for index, mask in enumerate(predict(source)):
             path = folder / f"{Path(describe(source, index).id).with_suffix('')}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(path)
+            if jax.process_index() == 0:  # all compute, one writes
+                Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(path)
