@@ -3,7 +3,8 @@
 python -m medssl_jax.main --config=configs/local_discrimination.py
 python -m medssl_jax.main --config=configs/local_discrimination.py:paper     # the quarter-width VGG U-Net at 448 px, one GPU
 
-What is measured of it are landmarks (experiments/README.md). The paper's views are `config.method.same_crop=True`; its losses alone `config.method.weights.balance=0`.
+What is measured of it are landmarks (experiments/README.md).
+The paper's views are `config.method.same_crop=True`; its losses alone `config.method.weights.balance=0`.
 """
 
 from __future__ import annotations
