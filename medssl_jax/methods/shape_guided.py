@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from medssl_jax import losses
-from medssl_jax.augment import fold, geometry, to_unit, uniform
+from medssl_jax.augment import fold, to_unit
 from medssl_jax.methods import base
 from medssl_jax.methods.local_discrimination import LocalDiscrimination
 from medssl_jax.models import Network
@@ -45,18 +45,10 @@ class ShapeGuided(LocalDiscrimination):
         return params, carried
 
     def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
-        """Local Discrimination's, and of the references `shape` [B, T, T, 1] two crops each, [B, 2, S, S, 1], cut as the images are."""
-        shapes = [self._cut(fold(keys, 9 + number), to_unit(batch["shape"])) for number in (0, 1)]
+        """Local Discrimination's, and of the references `shape` [B, T, T, 1] two crops each, [B, 2, S, S, 1], cut as an image is,
+        and soft at the border, where a network's map is soft too."""
+        shapes = [self.recipe.geometric(fold(keys, 9 + number), to_unit(batch["shape"]))[0] for number in (0, 1)]
         return {**super().views(fold(keys, 8), batch), "shapes": jnp.stack(shapes, axis=1)}
-
-    def _cut(self, keys: jax.Array, masks: jax.Array) -> jax.Array:
-        """Turned, cropped and mirrored as a view is; soft at the border, where a network's map is soft too."""
-        r = self.recipe
-        if r.rotation:
-            masks = geometry.rotate(masks, uniform(fold(keys, 0), -r.rotation, r.rotation))
-        boxes = geometry.sample_boxes(fold(keys, 1), masks.shape[1], masks.shape[2], r.scale, r.ratio)
-        pose = geometry.random_pose(fold(keys, 2), rotate=r.quarter_turns, horizontal=r.horizontal, vertical=r.vertical)
-        return geometry.dihedral(geometry.crop_and_resize(masks, boxes, r.size), pose)
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """Local Discrimination's + weight L_G + L_D + weight L_fit, the last three in the second stage alone.
