@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BUDGETS = {"small": "two CPU cores", "full": "an accelerator"}
 # Each with a seed of its own (of pretraining, fresh weights, order and augmentation) and a choice of labels of its own, so that the
 # paired differences are independent: with every seed on every choice, intervals and tests are too narrow (experiments/README.md).
-REPEATS = 5
+REPEATS = 3
 NOT_OF_A_CELL = LAYOUT | {
     "seed",
     "data.path",
@@ -218,6 +218,9 @@ _GENESIS = {
     "method.proxy.paint_probability": 0.9,
 }
 _BOTH = ("tower", "tower/encoder")
+_LOCAL = ("local_discrimination", "local_discrimination/encoder")
+_FROZEN = {"finetune.transferred_rate": 0.0}
+_NO_CLUSTERS = {f"method.weights.{term}": 0.0 for term in ("regions", "entropy", "balance")}
 _FEW = ("1 patch", "4 patches", "1%", "10%", "1 image", "5 images")  # where unlabelled images are used too
 
 _ARMS = (
@@ -238,16 +241,35 @@ _ARMS = (
     Arm("tower-nl", "TOWER, tone curves alone", "tower", _BOTH, _NO_MASK),
     Arm("tower-m", "TOWER, masks alone", "tower", _BOTH, _NO_CURVE),
     Arm("tower-genesis", "TOWER, Models Genesis' corruptions", "tower", _BOTH, _GENESIS),
+    Arm("local", "Local Discrimination", "local_discrimination", _LOCAL),
+    Arm("frozen-simclr", "SimCLR, held", "simclr", ("simclr",), _FROZEN),
+    Arm("frozen-tower", "TOWER, held", "tower", _BOTH, _FROZEN),
+    Arm("frozen-local", "Local Discrimination, held", "local_discrimination", _LOCAL, _FROZEN),
+    Arm("local-patches", "patch discrimination alone", "local_discrimination", _LOCAL, {**_NO_CLUSTERS, "method.weights.mixup": 0.0}),
+    Arm("local-mixup", "patches and mixup", "local_discrimination", _LOCAL, _NO_CLUSTERS),
+    Arm("local-regions", "patches, mixup and regions, as published", "local_discrimination", _LOCAL, {"method.weights.balance": 0.0}),
+    Arm(
+        "local-agreement", "Local Discrimination, agreement across views", "local_discrimination", _LOCAL, {"method.weights.agreement": 1.0}
+    ),
+    Arm("local-place", "Local Discrimination, same places no negatives", "local_discrimination", _LOCAL, {"method.same_place": 1}),
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 
 _ABLATED = ("random", "con-nlm", "gen-nlm", *(name for name in ARMS if name == "tower" or name.startswith("tower-")))
-_EVERY = tuple(name for name in ARMS if not name.startswith("tower-"))
+_EVERY = tuple(name for name in ARMS if not name.startswith(("tower-", "local", "frozen-")))
 _MAIN = ("random", "simclr", "byol", "spark", "genesis", "tower")
+_PLACES = ("random", "simclr", "tower", "local", "frozen-simclr", "frozen-tower", "frozen-local")
+_LOCAL_ABLATED = tuple(name for name in ARMS if name.startswith("local-"))
 
 # Every arm on two sets of images and one of classes; on the others those that a user chooses from.
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "segmentation": {"sample": _EVERY, "cxr_montgomery": _EVERY, "dsb2018_nuclei": _MAIN, "chase_db1": _MAIN},
     "classification": {"pbc_blood_cells": _EVERY, "lc25000_histology": _MAIN, "organamnist": _MAIN},
     "ablation": {"sample": _ABLATED, "cxr_montgomery": _ABLATED},
+    "local": {
+        "sample": (*_PLACES, *_LOCAL_ABLATED),
+        "chase_db1": (*_PLACES, *_LOCAL_ABLATED),
+        "cxr_montgomery": _PLACES,
+        "dsb2018_nuclei": _PLACES,
+    },
 }

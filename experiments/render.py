@@ -25,6 +25,7 @@ PAGE = Path(__file__).resolve().parent / "README.md"
 METRICS = {
     "segmentation": ("dice",),
     "ablation": ("dice",),
+    "local": ("dice",),
     "classification": ("macro_auc", "balanced_accuracy", "knn_accuracy", "ridge_accuracy"),
 }
 CONTROLS = ("random", "simclr")
@@ -257,6 +258,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "segmentation-over-sets": functools.partial(pooled_table, "segmentation"),
     "classification-over-sets": functools.partial(pooled_table, "classification"),
     "ablation": functools.partial(_page_of, "ablation"),
+    "local": functools.partial(_page_of, "local"),
     "savings": savings_table,
     "unlabelled": lambda records, budget: unlabelled.table(records),
     "landmarks": lambda records, budget: landmarks.table(records / landmarks.RECORD),

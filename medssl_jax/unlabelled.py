@@ -91,14 +91,9 @@ def _guided(
     """Both maps of the images of a source, with where the field of view is."""
     method = methods.build(config, dataset.channels, dataset.modality)
     assert isinstance(method, methods.ShapeGuided)
-    bright = config.method.field == "bright" or (config.method.field == "auto" and _is_fundus(config, dataset))
     images, again = itertools.tee(source[i]["image"] for i in range(len(source)))
     for image, maps in zip(images, guided_maps(method, pretrained.parts, mesh, again), strict=True):
-        yield maps, field_of_view(image) if bright else np.ones(image.shape[:2], bool)
-
-
-def _is_fundus(config: ConfigDict, dataset: Dataset) -> bool:
-    return (dataset.modality if config.views.modality == "auto" else config.views.modality) == "fundus"
+        yield maps, field_of_view(image) if method.bright else np.ones(image.shape[:2], bool)
 
 
 def _scores(
@@ -123,7 +118,9 @@ def _scores(
     if jax.process_index() == 0:
         outlines(figures / "segmentations.png", images, truths[:PICTURED], named, titles)
     found = {init: segmentation_metrics([mask.astype(np.int32) for mask in masks], truths) for init, masks in named.items()}
-    if _is_fundus(config, dataset):  # what has been used for vessels before networks, told as much of the shape as the method is
+    if (
+        methods.chosen_modality(config, dataset.modality) == "fundus"
+    ):  # what has been used for vessels before networks, told as much of the shape as the method is
         share = float(np.mean([mask.mean() for mask in reference_masks(config.method, dataset.pool, config.seed)]))
         found[baselines.FRANGI] = baselines.ridges(examples, [inside for _, inside in guided], share)
     return {init: {"n": len(test), "metrics": metrics} for init, metrics in found.items()}

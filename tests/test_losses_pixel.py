@@ -156,7 +156,7 @@ def test_gradients_are_finite_at_the_edges():
 
 def test_local_fit_against_numpy(rng):
     """Every pixel and phase by its own sums over the neighbourhood."""
-    images, share = rng.random((2, 7, 6, 3)), rng.random((2, 7, 6, 1))
+    images, share, seen = rng.random((2, 7, 6, 3)), rng.random((2, 7, 6, 1)), rng.integers(0, 2, (2, 7, 6, 1)).astype(float)
     rows, columns = np.mgrid[:7, :6]
     left, contrast = np.zeros((2, 7, 6)), np.zeros((2, 7, 6))
 
@@ -166,27 +166,31 @@ def test_local_fit_against_numpy(rng):
 
     for b, y, x in np.ndindex(2, 7, 6):
         for phase in (share[b], 1 - share[b]):
-            mean = (near(y, x) * phase * images[b]).sum((0, 1)) / ((near(y, x) * phase).sum() + 1e-3)
+            mean = (near(y, x) * seen[b] * phase * images[b]).sum((0, 1)) / ((near(y, x) * seen[b] * phase).sum() + 1e-3)
             left[b, y, x] += phase[y, x, 0] * ((images[b, y, x] - mean) ** 2).sum()
-        contrast[b, y, x] = ((images[b, y, x] - (near(y, x) * images[b]).sum((0, 1)) / 1.001) ** 2).sum()
-    ratios = [
-        ((near(y, x)[..., 0] * left[b]).sum() / 1.001 + 1e-3) / ((near(y, x)[..., 0] * contrast[b]).sum() / 1.001 + 1e-3)
-        for b, y, x in np.ndindex(2, 7, 6)
-    ]
-    assert losses.local_fit(images, share, 1.5) == pytest.approx(np.mean(ratios), rel=1e-3)
+        around = (near(y, x) * seen[b] * images[b]).sum((0, 1)) / ((near(y, x) * seen[b]).sum() + 1e-3)
+        contrast[b, y, x] = ((images[b, y, x] - around) ** 2).sum()
+
+    def mean_of(values, b, y, x):
+        weight = (near(y, x) * seen[b])[..., 0]
+        return (weight * values[b]).sum() / (weight.sum() + 1e-3)
+
+    ratios = [(mean_of(left, b, y, x) + 1e-3) / (mean_of(contrast, b, y, x) + 1e-3) for b, y, x in np.ndindex(2, 7, 6) if seen[b, y, x, 0]]
+    assert losses.local_fit(images, share, seen, 1.5) == pytest.approx(np.mean(ratios), rel=1e-3)
 
 
 def test_local_fit_of_the_true_phases_and_of_none(rng):
     mask = rng.integers(0, 2, (1, 8, 8, 1)).astype(float)
-    assert losses.local_fit(0.2 + 0.6 * mask, mask, 2.0) == pytest.approx(0, abs=0.03)
-    assert losses.local_fit(0.2 + 0.15 * mask, mask, 2.0) < 0.3
-    assert losses.local_fit(rng.random((1, 8, 8, 1)), np.full((1, 8, 8, 1), 0.3), 2.0) == pytest.approx(1, abs=0.02)
+    seen = np.ones_like(mask)
+    assert losses.local_fit(0.2 + 0.6 * mask, mask, seen, 2.0) == pytest.approx(0, abs=0.03)
+    assert losses.local_fit(0.2 + 0.15 * mask, mask, seen, 2.0) < 0.3
+    assert losses.local_fit(rng.random((1, 8, 8, 1)), np.full((1, 8, 8, 1), 0.3), seen, 2.0) == pytest.approx(1, abs=0.02)
 
 
 def test_local_fit_of_one_tone(rng):
     """What is told to be dark explains an image as before where it is dark, and nothing where it is bright."""
     mask = rng.integers(0, 2, (1, 8, 8, 1)).astype(float)
-    image = 0.2 + 0.6 * mask
+    image, seen = 0.2 + 0.6 * mask, np.ones_like(mask)
     for tone, share in (("bright", mask), ("dark", 1 - mask)):
-        assert losses.local_fit(image, share, 2.0, tone) == pytest.approx(float(losses.local_fit(image, share, 2.0)), abs=0.01)
-        assert losses.local_fit(image, 1 - share, 2.0, tone) > 0.9
+        assert losses.local_fit(image, share, seen, 2.0, tone) == pytest.approx(float(losses.local_fit(image, share, seen, 2.0)), abs=0.01)
+        assert losses.local_fit(image, 1 - share, seen, 2.0, tone) > 0.9

@@ -41,6 +41,26 @@ def test_references_are_cropped_as_the_images_are(started):
     assert not np.array_equal(views["shapes"][:, 0], views["shapes"][:, 1])
 
 
+def test_both_players_are_seen_through_the_field_of_view():
+    """Of a fundus camera: nothing of a reference and nothing drawn outside of what is not black, and the fit leaves it out."""
+    c = tiny.shrink(tiny.config("shape_guided"))
+    c.method.field = "bright"
+    method = methods.build(c, tiny.CHANNELS, "brightfield")
+    images = tiny.images(BATCH)
+    images[:, : images.shape[1] // 2] = 0
+    batch = {"image": images, "shape": np.full_like(tiny.discs(BATCH), 255)}
+    params, carried = method.init(jax.random.key(0), batch)
+    views = method.views(jax.random.split(jax.random.key(1), BATCH), batch)
+    inside = np.asarray(views["inside"])
+    assert 0.05 < inside.mean() < 0.95
+    np.testing.assert_array_equal(inside, np.asarray(views["clean"]).max(-1, keepdims=True) > 20 / 255)
+    np.testing.assert_allclose(views["shapes"], inside, atol=1e-6)
+    _, (_, logs) = method.loss(params, carried, views, LATE)
+    _, clusters, _ = method.learn(params, carried, views, LATE)
+    drawn = clusters[..., 0] * np.concatenate([inside[:, 0], inside[:, 1]])[..., 0]
+    assert logs["guided_share"] == pytest.approx(float(drawn.mean()), rel=1e-4)
+
+
 def test_the_loss_is_local_discriminations_and_two_cross_entropies(started):
     method, params, carried, views = started
     loss, (_, logs) = method.loss(params, carried, views, LATE)
@@ -55,8 +75,9 @@ def test_the_loss_is_local_discriminations_and_two_cross_entropies(started):
     assert logs["fooled"] == pytest.approx(fooled, rel=1e-4)
     assert logs["told"] == pytest.approx(told, rel=1e-4)
     assert logs["discriminator_accuracy"] == pytest.approx(((real > 0).sum() + (drawn < 0).sum()) / (len(real) + len(drawn)))
-    images = jnp.concatenate([views["first"], views["second"]])
-    assert logs["unfit"] == pytest.approx(float(losses.local_fit(images, clusters[..., :1], 8.0)), rel=1e-4)
+    clean = jnp.concatenate([views["clean"][:, 0], views["clean"][:, 1]])
+    unfit = losses.local_fit(clean, clusters[..., :1], jnp.ones_like(clean[..., :1]), 8.0)
+    assert logs["unfit"] == pytest.approx(float(unfit), rel=1e-4)
     assert float(loss) == pytest.approx(float(local) + fooled + told + 0.3 * float(logs["unfit"]), rel=1e-4)
     early, _ = method.loss(params, carried, views, jnp.int32(0))
     assert float(early) == pytest.approx(float(method.learn(params, carried, views, jnp.int32(0))[0]), rel=1e-5)
@@ -79,8 +100,9 @@ def test_each_player_holds_the_other(started):
     def network(p):
         loss, clusters, _ = method.learn(p, carried, views, LATE)
         scores = method.discriminator.apply(params["discriminator"], {}, clusters[..., :1], train=True)[0]
-        images = jnp.concatenate([views["first"], views["second"]])
-        return loss + jnp.log1p(jnp.exp(-scores)).mean() + 0.3 * losses.local_fit(images, clusters[..., :1], 8.0)
+        clean = jnp.concatenate([views["clean"][:, 0], views["clean"][:, 1]])
+        unfit = losses.local_fit(clean, clusters[..., :1], jnp.ones_like(clean[..., :1]), 8.0)
+        return loss + jnp.log1p(jnp.exp(-scores)).mean() + 0.3 * unfit
 
     for ours, expected in zip(jax.tree.leaves(total["cluster"]), jax.tree.leaves(jax.grad(network)(params)["cluster"])):
         np.testing.assert_allclose(ours, expected, atol=1e-4)

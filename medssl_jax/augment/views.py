@@ -41,6 +41,7 @@ class Recipe:
     blur_probability: float = 0.0
     noise: float = 0.0
     noise_probability: float = 0.5
+    black_surround: bool = False  # around a camera's field of view, and not part of what is seen
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -116,6 +117,7 @@ RECIPES = {
         saturation=0.2,
         hue=0.02,
         blur_probability=0.3,
+        black_surround=True,
     ),
     "xray": Recipe(  # never mirrored: the heart is on one side
         quarter_turns=False,

@@ -13,12 +13,11 @@ from jax.sharding import Mesh
 from medssl_jax.augment import to_unit
 from medssl_jax.downstream.predict import batched, blend
 from medssl_jax.methods import LocalDiscrimination
-from medssl_jax.methods.shape_guided import GUIDED
+from medssl_jax.methods.shape_guided import DARKEST, GUIDED
 from medssl_jax.train import mesh as meshes
 
 BATCH = 32  # windows at a time
 SMALL = 1e-12
-DARKEST = 20  # of 255, outside of a fundus camera's field of view
 
 
 class Guided(NamedTuple):
@@ -56,4 +55,4 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def field_of_view(image: np.ndarray) -> np.ndarray:
     """What a fundus camera sees: where any channel of uint8|uint16 [H, W, C] is above 20 of 255 (as released), bool [H, W]."""
-    return (image.astype(np.float32) * (255 / np.iinfo(image.dtype).max)).max(-1) > DARKEST
+    return image.max(-1) > DARKEST * np.iinfo(image.dtype).max

@@ -109,29 +109,32 @@ def cluster_agreement(first: jax.Array, second: jax.Array) -> jax.Array:
     return (towards(first, second) + towards(second, first)) / 2
 
 
-def local_fit(images: jax.Array, share: jax.Array, sigma: float, tone: str = "any") -> jax.Array:
+def local_fit(images: jax.Array, share: jax.Array, inside: jax.Array, sigma: float, tone: str = "any") -> jax.Array:
     """How much of the contrast around every pixel two phases leave unexplained: 0 where each is of one value, 1 where they tell nothing.
 
     Chan and Vese's fit (2001) with the means of a Gaussian neighbourhood in place of the whole image's, and in units of the
-    neighbourhood's variance, so that a faint vessel counts as much as a bright rim: the mean over pixels of the sum over both phases of
-    p (I - m)^2, m the phase's own mean, by the neighbourhood's (I - m)^2, squares summed over channels.
+    neighbourhood's variance, so that a faint vessel counts as much as a bright one: the mean over pixels of the sum over both phases of
+    p (I - m)^2, m the phase's own mean, by the neighbourhood's (I - m)^2, squares summed over channels. Pixels outside count nowhere.
 
     Args:
       images: [B, H, W, C] in [0, 1].
       share: p of the one phase [B, H, W, 1], from 0 to 1; the other has the rest.
+      inside: [B, H, W, 1], 1 in the field of view and 0 outside of it.
       sigma: of the neighbourhood, in pixels.
       tone: "dark" or "bright" where the phase of `share` is so, beside the rest: the other way round it explains nothing. Else "any".
     """
-    x, p = images.astype(jnp.float32), share.astype(jnp.float32)
-    everywhere = jnp.ones_like(p)
-    around, inside, outside = (_local_mean(x, part, sigma) for part in (everywhere, p, 1 - p))
+    x, seen = images.astype(jnp.float32), inside.astype(jnp.float32)
+    p, rest = seen * share, seen * (1 - share)
+    around, first, second = (_local_mean(x, part, sigma) for part in (seen, p, rest))
     if tone != "any":
         limit, other = (jnp.minimum, jnp.maximum) if tone == "dark" else (jnp.maximum, jnp.minimum)
-        inside, outside = limit(inside, around), other(outside, around)
-    left = sum(part * jnp.square(x - mean).sum(-1, keepdims=True) for part, mean in ((p, inside), (1 - p, outside)))
+        first, second = limit(first, around), other(second, around)
+    parts = ((share, first), (1 - share, second))
+    left = sum(part * jnp.square(x - mean).sum(-1, keepdims=True) for part, mean in parts)
     contrast = jnp.square(x - around).sum(-1, keepdims=True)
-    means = _local_mean(jnp.concatenate([jnp.asarray(left), contrast], axis=-1), everywhere, sigma)
-    return ((means[..., 0] + NOISE) / (means[..., 1] + NOISE)).mean()
+    means = _local_mean(jnp.concatenate([jnp.asarray(left), contrast], axis=-1), seen, sigma)
+    unexplained = (means[..., :1] + NOISE) / (means[..., 1:] + NOISE)
+    return (seen * unexplained).sum() / jnp.maximum(seen.sum(), 1)
 
 
 def _local_mean(x: jax.Array, weight: jax.Array, sigma: float) -> jax.Array:

@@ -62,8 +62,12 @@ def build(config: ConfigDict, channels: int, modality: str) -> Pretraining:
 
 def view_recipe(config: ConfigDict, channels: int, modality: str) -> Recipe:
     """The augmentations of `config.views`; its own modality wins over the data set's."""
-    chosen = modality if config.views.modality == "auto" else config.views.modality
-    return recipe(chosen, config.views.size, channels)
+    return recipe(chosen_modality(config, modality), config.views.size, channels)
+
+
+def chosen_modality(config: ConfigDict, modality: str) -> str:
+    """What kind of images the config says that these are, else what their data set says."""
+    return modality if config.views.modality == "auto" else config.views.modality
 
 
 def _simclr(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> SimCLR:
@@ -88,7 +92,8 @@ def _shape_guided(config: ConfigDict, backbone: Backbone, views: Recipe, channel
     critic = discriminator(m.discriminator_slope)
     options = _local_options(config, views)
     guided = {name: m[name] for name in ("adversary", "fit", "fit_sigma", "tone")}
-    return ShapeGuided(backbone, **options, **guided, discriminator=critic, rate=m.discriminator_rate)
+    bright = {"auto": views.black_surround, "bright": True, "all": False}[m.field]
+    return ShapeGuided(backbone, **options, **guided, discriminator=critic, bright=bright, rate=m.discriminator_rate)
 
 
 def _local_options(config: ConfigDict, views: Recipe) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from medssl_jax.augment import Recipe, fold, geometry, meet, to_unit, uniform
 from medssl_jax.methods import base
 from medssl_jax.models import Backbone, Network
 
+VIEWS = ("first", "second")
 MIX = (0.2, 0.8)  # share of the first image in a mixture
 LEAST = 0.25  # common part of two crops, as a share of the smaller
 FINE = 4  # px of a crop for a cell in which the clusters of two views agree
@@ -64,16 +65,24 @@ class LocalDiscrimination:
 
     def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
         """Two views [B, S, S, C], their crops [B, 4] and poses [B], the part they share [B, 4], and the share of a mixture [B]."""
-        r, images = self.recipe, to_unit(batch["image"])
+        return self.lit(keys, self.crops(keys, to_unit(batch["image"])))
+
+    def lit(self, keys: jax.Array, found: base.Views) -> base.Views:
+        """Both crops in lights of their own."""
+        return found | {name: self.recipe.photometric(fold(keys, 6 + number), found[name]) for number, name in enumerate(VIEWS)}
+
+    def crops(self, keys: jax.Array, images: jax.Array) -> base.Views:
+        """What `views` tells, of float32 [B, H, W, C] in [0, 1], before the light is changed."""
+        r = self.recipe
         if r.rotation:
             images = geometry.rotate(images, uniform(fold(keys, 0), -r.rotation, r.rotation))
         crops = [geometry.sample_boxes(fold(keys, 1 + k), images.shape[1], images.shape[2], r.scale, r.ratio) for k in (0, 1)]
         second, shared = meet.meeting_boxes(crops[0], crops[0] if self.same_crop else crops[1], LEAST)
         found = {"shared": shared, "share": uniform(fold(keys, 3), *MIX)}
-        for number, (name, boxes) in enumerate((("first", crops[0]), ("second", second))):
+        for number, (name, boxes) in enumerate(zip(VIEWS, (crops[0], second))):
             pose = geometry.random_pose(fold(keys, 4 + number), rotate=r.quarter_turns, horizontal=r.horizontal, vertical=r.vertical)
             view = geometry.dihedral(geometry.crop_and_resize(images, boxes, r.size), pose)
-            found |= {name: r.photometric(fold(keys, 6 + number), view), f"{name}_crop": boxes, f"{name}_pose": pose}
+            found |= {name: view, f"{name}_crop": boxes, f"{name}_pose": pose}
         return found
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:

@@ -12,10 +12,11 @@ import optax
 from medssl_jax import losses
 from medssl_jax.augment import fold, to_unit
 from medssl_jax.methods import base
-from medssl_jax.methods.local_discrimination import LocalDiscrimination
+from medssl_jax.methods.local_discrimination import VIEWS, LocalDiscrimination
 from medssl_jax.models import Network
 
 GUIDED = 0  # the cluster that becomes the structure
+DARKEST = 20 / 255  # outside of a fundus camera's field of view (as released)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ShapeGuided(LocalDiscrimination):
     fit: float = 1.0  # ours: weight of what the guided cluster and the rest leave unexplained of the image around every pixel
     fit_sigma: float = 8.0  # px, how far around
     tone: str = "any"  # dark | bright: what is sought, beside its surroundings
+    bright: bool = False  # the field of view is what is not black, as a fundus camera's; else all of an image
     rate: float = 0.05  # of the discriminator, as a multiple of the network's
 
     @property
@@ -45,10 +47,15 @@ class ShapeGuided(LocalDiscrimination):
         return params, carried
 
     def views(self, keys: jax.Array, batch: base.Batch) -> base.Views:
-        """Local Discrimination's, and of the references `shape` [B, T, T, 1] two crops each, [B, 2, S, S, 1], cut as an image is,
-        and soft at the border, where a network's map is soft too."""
-        shapes = [self.recipe.geometric(fold(keys, 9 + number), to_unit(batch["shape"]))[0] for number in (0, 1)]
-        return {**super().views(fold(keys, 8), batch), "shapes": jnp.stack(shapes, axis=1)}
+        """Local Discrimination's, and [B, 2, S, S, .] of every view the crop in its own light, where its field of view is, and a crop of
+        the references `shape` [B, T, T, 1], cut as an image is, soft at the border, where a network's map is soft too, and seen through
+        the same field: a player must not know the other by its field.
+        """
+        crops = self.crops(fold(keys, 8), to_unit(batch["image"]))
+        images = jnp.stack([crops[name] for name in VIEWS], axis=1)
+        inside = (images.max(-1, keepdims=True) > (DARKEST if self.bright else -1)).astype(jnp.float32)
+        shapes = [self.recipe.geometric(fold(keys, 9 + number), to_unit(batch["shape"]))[0] for number, _ in enumerate(VIEWS)]
+        return self.lit(fold(keys, 8), crops) | {"clean": images, "inside": inside, "shapes": inside * jnp.stack(shapes, axis=1)}
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """Local Discrimination's + weight L_G + L_D + weight L_fit, the last three in the second stage alone.
@@ -57,18 +64,25 @@ class ShapeGuided(LocalDiscrimination):
         it likes, the same in every crop; the fit ties them to the image.
         """
         loss, clusters, (carried, logs) = self.learn(params, carried, views, step)
-        drawn, real = clusters[..., GUIDED : GUIDED + 1], views["shapes"].reshape(-1, *views["shapes"].shape[2:])
+        clean, inside, real = (_by_view(views[name]) for name in ("clean", "inside", "shapes"))
+        share = clusters[..., GUIDED : GUIDED + 1]
+        drawn = inside * share
         fooled = _cross_entropy(self._judge(jax.lax.stop_gradient(params), drawn), 1.0)
         scores = self._judge(params, jnp.concatenate([real, jax.lax.stop_gradient(drawn)]))
         on_real, on_drawn = scores[: len(real)], scores[len(real) :]
         told = (_cross_entropy(on_real, 1.0) + _cross_entropy(on_drawn, 0.0)) / 2
         right = (jnp.concatenate([on_real, -on_drawn]) > 0).astype(jnp.float32).mean()
-        unfit = losses.local_fit(jnp.concatenate([views["first"], views["second"]]), drawn, self.fit_sigma, self.tone)
+        unfit = losses.local_fit(clean, share, inside, self.fit_sigma, self.tone)
         logs = {**logs, "fooled": fooled, "told": told, "discriminator_accuracy": right, "guided_share": drawn.mean(), "unfit": unfit}
         return loss + self.late(step) * (self.adversary * fooled + told + self.fit * unfit), (carried, logs)
 
     def _judge(self, params: Any, maps: jax.Array) -> jax.Array:
         return self.discriminator.apply(params["discriminator"], {}, maps, train=True)[0]
+
+
+def _by_view(pairs: jax.Array) -> jax.Array:
+    """[B, 2, ...] -> [2 B, ...], the first views before the second, as the clusters come."""
+    return jnp.moveaxis(pairs, 1, 0).reshape(-1, *pairs.shape[2:])
 
 
 def _cross_entropy(logits: jax.Array, target: float) -> jax.Array:
