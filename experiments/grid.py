@@ -243,29 +243,28 @@ _ARMS = (
     Arm("tower-genesis", "TOWER, Models Genesis' corruptions", "tower", _BOTH, _GENESIS),
     Arm("local", "Local Discrimination", "local_discrimination", _LOCAL),
     Arm("frozen-simclr", "SimCLR, held", "simclr", ("simclr",), _FROZEN),
-    Arm("frozen-tower", "TOWER, held", "tower", _BOTH, _FROZEN),
+    Arm("frozen-tower", "TOWER, held", "tower", ("tower",), _FROZEN),
     Arm("frozen-local", "Local Discrimination, held", "local_discrimination", _LOCAL, _FROZEN),
-    Arm("local-patches", "patch discrimination alone", "local_discrimination", _LOCAL, {**_NO_CLUSTERS, "method.weights.mixup": 0.0}),
-    Arm("local-mixup", "patches and mixup", "local_discrimination", _LOCAL, _NO_CLUSTERS),
-    Arm("local-regions", "patches, mixup and regions, as published", "local_discrimination", _LOCAL, {"method.weights.balance": 0.0}),
-    Arm(
-        "local-agreement", "Local Discrimination, agreement across views", "local_discrimination", _LOCAL, {"method.weights.agreement": 1.0}
-    ),
-    Arm("local-place", "Local Discrimination, same places no negatives", "local_discrimination", _LOCAL, {"method.same_place": 1}),
+    Arm("local-patches", "patch discrimination alone", "local_discrimination", _LOCAL[:1], {**_NO_CLUSTERS, "method.weights.mixup": 0.0}),
+    Arm("local-mixup", "patches and mixup", "local_discrimination", _LOCAL[:1], _NO_CLUSTERS),
+    Arm("local-regions", "patches, mixup and regions, as published", "local_discrimination", _LOCAL[:1], {"method.weights.balance": 0.0}),
+    Arm("local-agreement", "agreement across views as well", "local_discrimination", _LOCAL[:1], {"method.weights.agreement": 1.0}),
+    Arm("local-place", "same places of other images no negatives", "local_discrimination", _LOCAL[:1], {"method.same_place": 1}),
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 
 _ABLATED = ("random", "con-nlm", "gen-nlm", *(name for name in ARMS if name == "tower" or name.startswith("tower-")))
 _EVERY = tuple(name for name in ARMS if not name.startswith(("tower-", "local", "frozen-")))
+_UNLABELLED = tuple(name for name in ARMS if name.endswith("+unlabelled"))
 _MAIN = ("random", "simclr", "byol", "spark", "genesis", "tower")
 _PLACES = ("random", "simclr", "tower", "local", "frozen-simclr", "frozen-tower", "frozen-local")
 _LOCAL_ABLATED = tuple(name for name in ARMS if name.startswith("local-"))
 
-# Every arm on two sets of images and one of classes; on the others those that a user chooses from.
+# Every arm on the sample; on the other sets those that a user chooses from.
 TABLES: dict[str, dict[str, tuple[str, ...]]] = {
-    "segmentation": {"sample": _EVERY, "cxr_montgomery": _EVERY, "dsb2018_nuclei": _MAIN, "chase_db1": _MAIN},
-    "classification": {"pbc_blood_cells": _EVERY, "lc25000_histology": _MAIN, "organamnist": _MAIN},
-    "ablation": {"sample": _ABLATED, "cxr_montgomery": _ABLATED},
+    "segmentation": {"sample": _EVERY, "cxr_montgomery": _MAIN, "dsb2018_nuclei": _MAIN, "chase_db1": _MAIN},
+    "classification": {"pbc_blood_cells": (*_MAIN, *_UNLABELLED), "lc25000_histology": _MAIN, "organamnist": _MAIN},
+    "ablation": {"sample": _ABLATED},
     "local": {
         "sample": (*_PLACES, *_LOCAL_ABLATED),
         "chase_db1": (*_PLACES, *_LOCAL_ABLATED),
