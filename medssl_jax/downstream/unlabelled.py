@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from scipy.ndimage import minimum_filter
 
 from medssl_jax.augment import to_unit
 from medssl_jax.downstream.predict import batched, blend
 from medssl_jax.methods import LocalDiscrimination
-from medssl_jax.methods.shape_guided import DARKEST, GUIDED
+from medssl_jax.methods.shape_guided import DARKEST, GUIDED, RIM
 from medssl_jax.train import mesh as meshes
 
 BATCH = 32  # windows at a time
@@ -54,5 +55,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def field_of_view(image: np.ndarray) -> np.ndarray:
-    """What a fundus camera sees: where any channel of uint8|uint16 [H, W, C] is above 20 of 255 (as released), bool [H, W]."""
-    return image.max(-1) > DARKEST * np.iinfo(image.dtype).max
+    """What a fundus camera sees: where any channel of uint8|uint16 [H, W, C] is above 20 of 255 (as released) and so are the pixels around,
+    for the rim is darker than what it encloses, as a vessel is; bool [H, W].
+    """
+    return minimum_filter(image.max(-1), 2 * RIM + 1, mode="nearest") > DARKEST * np.iinfo(image.dtype).max

@@ -17,6 +17,7 @@ from medssl_jax.models import Network
 
 GUIDED = 0  # the cluster that becomes the structure
 DARKEST = 20 / 255  # outside of a fundus camera's field of view (as released)
+RIM = 4  # px, of the field of view, that is left out with what is outside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,17 @@ class ShapeGuided(LocalDiscrimination):
         """
         crops = self.crops(fold(keys, 8), to_unit(batch["image"]))
         images = jnp.stack([crops[name] for name in VIEWS], axis=1)
-        inside = (images.max(-1, keepdims=True) > (DARKEST if self.bright else -1)).astype(jnp.float32)
+        inside = jnp.stack([self._field(crops[name]) for name in VIEWS], axis=1)
         shapes = [self.recipe.geometric(fold(keys, 9 + number), to_unit(batch["shape"]))[0] for number, _ in enumerate(VIEWS)]
         return self.lit(fold(keys, 8), crops) | {"clean": images, "inside": inside, "shapes": inside * jnp.stack(shapes, axis=1)}
+
+    def _field(self, crops: jax.Array) -> jax.Array:
+        """1 in the field of view and 0 outside of it and on its rim, float32 [B, S, S, 1]."""
+        lightest = crops.max(-1, keepdims=True)
+        if not self.bright:
+            return jnp.ones_like(lightest)
+        window = (1, 2 * RIM + 1, 2 * RIM + 1, 1)
+        return (jax.lax.reduce_window(lightest, jnp.inf, jax.lax.min, window, (1, 1, 1, 1), "SAME") > DARKEST).astype(jnp.float32)
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """Local Discrimination's + weight L_G + L_D + weight L_fit, the last three in the second stage alone.
