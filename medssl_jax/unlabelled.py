@@ -70,7 +70,7 @@ def segment_all(
 def _refined(config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, stop: StopRequest) -> Segment:
     """A fresh network that learned from the soft labels of the pool, with the fine-tuning's options."""
     f, pool = config.finetune, Unlabelled(dataset.pool)
-    labels = [soft_label(*maps, inside) for maps, inside in _guided(config, dataset, pretrained, mesh, pool)]
+    labels = [soft_label(maps.cluster, inside) for maps, inside in _guided(config, dataset, pretrained, mesh, pool)]
     tiles = load_all(TileSource(SoftLabelled(pool, labels), f.patch, option="finetune.patch"))
     recipe = dataclasses.replace(methods.view_recipe(config, dataset.channels, dataset.modality), scale=tuple(f.scale))
     task = Refiner(build_backbone(config.model), pixel_head(2), recipe)

@@ -16,7 +16,7 @@ from PIL import Image
 from medssl_jax import experiment, losses, methods, models, report
 from medssl_jax.data.references import reference_masks, reference_tiles
 from medssl_jax.data.sources import open_dataset
-from medssl_jax.downstream import unlabelled
+from medssl_jax.downstream import refine, unlabelled
 from medssl_jax.errors import UserError
 from medssl_jax.train import mesh as meshes
 
@@ -210,6 +210,13 @@ def test_guided_maps_of_a_whole_image(started):
     z = np.asarray(losses.region_vectors(jnp.asarray(v)[None], jnp.asarray(clusters)[None])[0])
     np.testing.assert_allclose(ours.likeness, jax.nn.softmax(v @ z.T / 0.2, axis=-1)[..., 0], atol=1e-4)
     np.testing.assert_array_equal(ours.cluster, clusters[..., 0])
+
+
+def test_soft_labels_are_sure_at_both_ends():
+    share, inside = np.array([[0.0, 0.25, 0.5], [0.9, 1.0, 0.9]]), np.array([[True, True, True], [True, True, False]])
+    label, confidence = np.moveaxis(refine.soft_label(share, inside) / 255, -1, 0)
+    np.testing.assert_allclose(label, [[0, 0.25, 0.5], [0.9, 1, 0]], atol=1 / 255)
+    np.testing.assert_allclose(confidence, [[1, 0.5, 0], [0.8, 1, 1]], atol=1 / 255)
 
 
 def test_field_of_view():

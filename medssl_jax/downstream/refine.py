@@ -1,6 +1,7 @@
 """A segmenter that learns from soft labels, each pixel with the confidence in its label (the refinement of shape-guided clusters).
 
-The paper shows the idea in a figure and gives no formula: label = (p0 + s0) / 2 and confidence = 1 - |p0 - s0| are ours.
+The paper shows the idea in a figure and gives no formula: the cluster's map p0 as the label and |2 p0 - 1| as the confidence are ours. The
+likeness to the cluster's vector as a second opinion made the labels worse (experiments/README.md).
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class Refiner(Segmenter):
         return soft_label_loss(logits, views["label"], views["confidence"]), ({"stats": stats}, {})
 
 
-def soft_label(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """Two answers [H, W] in [0, 1] -> label and confidence, uint8 [H, W, 2]; surely background outside of `inside`, bool [H, W]."""
-    label, confidence = np.where(inside, (first + second) / 2, 0), np.where(inside, 1 - np.abs(first - second), 1)
-    return np.rint(SCALE * np.stack([label, confidence], axis=-1)).astype(np.uint8)
+def soft_label(share: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """A map [H, W] in [0, 1] -> label and confidence, uint8 [H, W, 2]; surely background outside of `inside`, bool [H, W]."""
+    label = np.where(inside, share, 0)
+    return np.rint(SCALE * np.stack([label, np.abs(2 * label - 1)], axis=-1)).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
