@@ -58,6 +58,17 @@ def proxy(**changes: Any) -> ConfigDict:
     return p
 
 
+def figures(**changes: Any) -> ConfigDict:
+    """How simulated compound figures reach the detector; what they look like is `figures.style` (medssl_jax/figures/style.py)."""
+    f = ConfigDict()
+    f.size = 320  # side in pixels of the squares that figures are scaled into, a multiple of 64
+    f.most = 48  # panels of a figure
+    f.zoom = (0.75, 1.1)  # of a training view; each axis up to a tenth more or less
+    f.validation = 128  # figures, of images held out
+    f.update(changes)
+    return f
+
+
 def _data() -> ConfigDict:
     d = ConfigDict()
     d.source = "auto"  # auto | sample | folder | npz | tfds; auto: the sample where no path is given, else by what the path is
@@ -257,6 +268,12 @@ _RULES: dict[str, Rule] = {
     "method.field": _one_of("auto", "bright", "all"),
     "method.zero_fraction": ("above 0 and below 1", lambda v: 0 < v < 1),
     "method.decay": _between(0, 1),
+    "method.side_weight": _at_least(0),
+    "model.blocks": _between(1, 16),
+    "figures.size": _between(64, 4096),
+    "figures.most": _between(1, 1000),
+    "figures.zoom": ("two rising factors from 0.1 to 4", lambda v: _are_numbers(v, 2) and 0.1 <= v[0] <= v[1] <= 4),
+    "figures.validation": _at_least(1),
     "method.restoration": _one_of("l1", "l2"),
     "method.contrastive_weight": _at_least(0),
     "method.restoration_weight": _at_least(0),

@@ -25,7 +25,9 @@ from medssl_jax.downstream.finetune import Task
 from medssl_jax.downstream.segmentation import Segmenter
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import METRICS_VERSION, PROBE_VERSION, baselines
-from medssl_jax.methods import NO_METHOD, view_recipe
+from medssl_jax.figures import detect
+from medssl_jax.figures import train as detectors
+from medssl_jax.methods import DETECTOR, NO_METHOD, view_recipe
 from medssl_jax.models import build_backbone, linear, pixel_head
 from medssl_jax.pretrain import Pretrained
 from medssl_jax.report import outlines, write_report
@@ -44,9 +46,13 @@ SAMPLE_AMOUNTS = "1 patch, 4 patches, 16 patches, all"
 
 
 def run(config: ConfigDict, workdir: Path, command: str) -> None:
-    """Run the experiment, or what is left of it, and leave results.json and report.html in `workdir`."""
+    """Run the experiment, or what is left of it, and leave results.json and report.html in `workdir`; for the detector of compound figures,
+    the detector."""
     began = time.perf_counter()
     mesh = make_mesh()
+    if config.method.name == DETECTOR:
+        _detector(config, mesh, workdir, command)
+        return
     dataset = open_dataset(config.data)
     for note in dataset.notes:
         say(f"Data: {note}")
@@ -66,6 +72,27 @@ def run(config: ConfigDict, workdir: Path, command: str) -> None:
     write_json(workdir / "summary.json", _summary(config, dataset, pretrained, mesh, command, seconds))
     if jax.process_index() == 0:
         print(write_report(workdir))
+    say(f"Report: {workdir / 'report.html'}")
+
+
+def _detector(config: ConfigDict, mesh: Mesh, workdir: Path, command: str) -> None:
+    """Train the detector and leave its scores on simulated validation figures; a finished one is only named."""
+    results = workdir / "results.json"
+    use = f"python -m medssl_jax.separate --figures=DIR --out=DIR --run={workdir}"
+    if (workdir / detect.ABOUT).exists() and results.exists():
+        say(f"The run in {workdir} is finished: {use}. Choose another --workdir to run again.")
+        return
+    began = time.perf_counter()
+    pools = detectors.check(config, mesh)
+    for note in pools.notes:
+        say(f"Data: {note}")
+    continued = claim(workdir, config)
+    with StopRequest() as stop:
+        scores = detectors.run(config, mesh, workdir, stop, pools)
+    seconds = {"since the last start" if continued else "total": round(time.perf_counter() - began, 1)}
+    write_json(workdir / "summary.json", {"method": config.method.name, "notes": pools.notes, **_how(mesh, command, seconds)})
+    write_json(results, detectors.rows(config, scores))
+    say(f"On {config.figures.validation} simulated figures: AP@.5 {scores['ap50']:.3f}, AP@.5:.95 {scores['ap']:.3f}. Detector: {use}")
 
 
 def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
@@ -196,15 +223,22 @@ def _picture(workdir: Path, dataset: Dataset, cells: list[Cell]) -> None:
 def _summary(
     config: ConfigDict, dataset: Dataset, pretrained: Pretrained, mesh: Mesh, command: str, seconds: dict[str, float]
 ) -> dict[str, Any]:
-    device = mesh.devices.flat[0]
     sizes = {name: len(getattr(dataset, name)) for name in ("pool", "val", "test")}
     about = {k: getattr(dataset, k) for k in ("name", "task", "classes", "channels", "modality", "licence", "citation", "notes")}
     return {
         "dataset": {**about, **sizes, "dtype": str(dataset.dtype)},
         "method": pretrained.method,
+        **_how(mesh, command, seconds),
+        "warnings": list(pretrained.warnings),
+    }
+
+
+def _how(mesh: Mesh, command: str, seconds: dict[str, float]) -> dict[str, Any]:
+    """By what command, how long, on what, with which versions."""
+    device = mesh.devices.flat[0]
+    return {
         "command": command,
         "seconds": seconds,
         "device": f"{mesh.size} x {device.device_kind} ({platform.machine()})",
         "versions": {name: version(name) for name in PACKAGES} | {"metrics": METRICS_VERSION, "probes": PROBE_VERSION},
-        "warnings": list(pretrained.warnings),
     }

@@ -48,7 +48,6 @@ def main() -> None:
     except Interrupted as reason:
         say(f"Interrupted: {reason}. The same command continues.")
         sys.exit(reason.code)
-    say(f"Report: {workdir / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from medssl_jax.augment.draw import fold, uniform
+from medssl_jax.augment.boxes import Motion, draw_motion, in_view, move_boxes, move_images
+from medssl_jax.augment.draw import flags, fold, uniform
 from medssl_jax.augment.geometry import (
     crop_and_resize,
     crop_labels,
@@ -22,14 +23,20 @@ from medssl_jax.augment.views import RECIPES, Recipe, recipe
 
 __all__ = [
     "RECIPES",
+    "Motion",
     "Proxy",
     "Recipe",
     "crop_and_resize",
     "crop_labels",
     "dihedral",
+    "draw_motion",
+    "flags",
     "fold",
     "hidden_grid",
+    "in_view",
     "inverse_pose",
+    "move_boxes",
+    "move_images",
     "random_pose",
     "random_resized_crop",
     "recipe",

@@ -10,13 +10,12 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import grain
 import jax
 import numpy as np
 from absl import flags
-
-from medssl_jax.data.tiles import TileSource
 
 HostBatch = dict[str, np.ndarray]
 STEPS = 2**31 - 1  # a stream has no end that a training could reach
@@ -26,6 +25,18 @@ PREFETCH = 4  # batches held ready; every thread builds a whole one
 def sub_seed(seed: int, tag: str) -> int:
     """A seed of its own for each use, from 0 to 2**32 - 1; neighbouring seeds share nothing (numpy.random.SeedSequence)."""
     return int(np.random.SeedSequence([seed, *tag.encode()]).generate_state(1)[0])
+
+
+class Examples(Protocol):
+    """Random access to arrays of one shape, tiles for one: `examples[i]` has what `keys` names, the number "index" among it."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """What every example has."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict[str, Any]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +82,7 @@ def index_batches(
 
 
 def example_batches(
-    tiles: TileSource,
+    examples: Examples,
     *,
     seed: int,
     global_batch: int,
@@ -81,13 +92,13 @@ def example_batches(
     host: int | None = None,
     hosts: int | None = None,
 ) -> Iterator[HostBatch]:
-    """`index_batches` in the same order, with the tiles read by `threads`, in `workers` processes where there are any.
+    """`index_batches` in the same order, with the examples read by `threads`, in `workers` processes where there are any.
 
     Returns:
-      An iterator of {"image": uint8|uint16 [b, S, S, C], "mask"?: int32 [b, S, S], "label"?: int32 [b], "index": int32 [b],
-      "slot": int32 [b]}; mask and label where every tile has one.
+      An iterator of what `examples.keys` names, stacked, and "slot": int32 [b]. Of tiles: {"image": uint8|uint16 [b, S, S, C],
+      "mask"?: int32 [b, S, S], "label"?: int32 [b], "index": int32 [b], "slot"}; mask and label where every tile has one.
     """
-    read = _Read(tiles, _order(len(tiles), seed, global_batch, host, hosts))
+    read = _Read(examples, _order(len(examples), seed, global_batch, host, hosts))
     stream = grain.MapDataset.range(start_step, STEPS).map(read).to_iter_dataset(_reading(threads))
     if workers:
         _let_grain_see_flags()
@@ -99,13 +110,13 @@ def example_batches(
 class _Read:
     """step -> batch (a class, so that worker processes can be sent it)."""
 
-    tiles: TileSource
+    examples: Examples
     order: Order
 
     def __call__(self, step: int) -> HostBatch:
         where = self.order[step]
-        examples = [self.tiles[int(i)] for i in where["index"]]
-        return {**{key: np.stack([e[key] for e in examples]) for key in self.tiles.keys}, "slot": where["slot"]}
+        found = [self.examples[int(i)] for i in where["index"]]
+        return {**{key: np.stack([e[key] for e in found]) for key in self.examples.keys}, "slot": where["slot"]}
 
 
 def _order(length: int, seed: int, global_batch: int, host: int | None, hosts: int | None) -> Order:

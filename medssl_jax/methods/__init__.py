@@ -16,6 +16,7 @@ from medssl_jax.methods.byol import BYOL
 from medssl_jax.methods.local_discrimination import LocalDiscrimination, Weights
 from medssl_jax.methods.restoration import Restoration
 from medssl_jax.methods.shape_guided import ShapeGuided
+from medssl_jax.methods.simcfs import SimCFS
 from medssl_jax.methods.simclr import SimCLR
 from medssl_jax.methods.spark import Spark
 from medssl_jax.methods.tower import Tower
@@ -23,11 +24,13 @@ from medssl_jax.models import Backbone, build_backbone, conv_head, discriminator
 
 __all__ = [
     "BYOL",
+    "DETECTOR",
     "NO_METHOD",
     "LocalDiscrimination",
     "Pretraining",
     "Restoration",
     "ShapeGuided",
+    "SimCFS",
     "SimCLR",
     "Spark",
     "Tower",
@@ -36,6 +39,7 @@ __all__ = [
 ]
 
 NO_METHOD = "none"  # the control alone: fine-tuning from random weights
+DETECTOR = "simcfs"  # trained by figures.train: no pretraining, and nothing to fine-tune
 RESTORATIONS = {"l1": l1, "l2": l2}
 
 
@@ -45,6 +49,8 @@ def build(config: ConfigDict, channels: int, modality: str) -> Pretraining:
     Raises UserError for an unknown name, with the nearest one.
     """
     maker = _MAKERS.get(config.method.name)
+    if config.method.name == DETECTOR:
+        raise UserError(f"{DETECTOR} learns from simulated figures, not from tiles; look at them with python -m medssl_jax.simulate.")
     if maker is None:
         names = [*_MAKERS, NO_METHOD]
         near = difflib.get_close_matches(config.method.name, names, 1)

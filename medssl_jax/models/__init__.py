@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from medssl_jax.errors import UserError
+from medssl_jax.models.detector import DETECTOR_STRIDES, detector, detector_places
 from medssl_jax.models.discriminator import discriminator
 from medssl_jax.models.heads import conv_head, linear, pixel_head, pool, projector
 from medssl_jax.models.network import NORM_MOMENTUM, Network, Style, spread
@@ -17,11 +18,14 @@ from medssl_jax.models.unet import Decoder, UNetEncoder
 from medssl_jax.models.vgg import VGGDecoder, VGGEncoder
 
 __all__ = [
+    "DETECTOR_STRIDES",
     "NORM_MOMENTUM",
     "Backbone",
     "Network",
     "build_backbone",
     "conv_head",
+    "detector",
+    "detector_places",
     "discriminator",
     "linear",
     "pixel_head",

@@ -1,0 +1,152 @@
+"""Boxes of panels in files: the truth as ImageCLEF's XML or as a table, and the table that `separate` writes.
+
+The readers of truth give boxes float32 [N, 4] by the name of the figure: pixel corners (x0, y0, x1, y1), x0 < x1 and y0 < y1, x1 and y1
+the first pixel outside, in the order of the file, which ImageCLEF's accuracy depends on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Container, Iterable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from medssl_jax.errors import UserError
+
+WITHDRAWN = ("1471-2261-9-18-2", "1471-244X-7-25-4")  # test figures that the organisers took back
+NAMES = ("image", "figure")  # columns with the figure's name
+FIGURE, BOX = ("source", "page", "figure"), ("x0", "y0", "x1", "y1")
+ROW = (*FIGURE, "panel", *BOX, "score", "width", "height", "looks", "crop", "error")  # columns of what `separate` writes
+Row = dict[str, str]
+CORNERS = (BOX, ("x1", "y1", "x2", "y2"))  # columns with the box
+
+
+def read_clef(path: Path | str) -> dict[str, np.ndarray]:
+    """The boxes of FigureSeparationTraining2016-GT.xml, FigureSeparationTest2016GT.xml, or a run in that format, without withdrawn figures.
+
+    Names are without .jpg. A panel is an object of four points, its corners in any order; a figure without objects has boxes [0, 4].
+    Raises UserError for a file that is missing or is not such XML, and for an object that is no box.
+    """
+    path = Path(path)
+    try:
+        annotations = ElementTree.parse(path).getroot().iter("annotation")
+    except (OSError, ElementTree.ParseError) as error:
+        raise UserError(f"{path} cannot be read as ImageCLEF's XML ({error}); give the file as the challenge distributes it.") from error
+    figures: dict[str, np.ndarray] = {}
+    for annotation in annotations:
+        name = (annotation.findtext("filename") or "").strip().removesuffix(".jpg")
+        if name not in WITHDRAWN:
+            rows = [_points(path, name, panel) for panel in annotation.iter("object")]
+            figures[name] = _boxes(path, name, rows)
+    if not figures:
+        raise UserError(f"{path} holds no annotation with a filename; give a figure-separation file of ImageCLEF.")
+    return figures
+
+
+def read_panels(path: Path | str) -> dict[str, np.ndarray]:
+    """The boxes of a CSV with a line a panel: the columns image or figure, and x0, y0, x1, y1 or x1, y1, x2, y2.
+
+    Raises UserError for a file that is missing or has other columns, and for a line that is no box.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no table of panels {path}; give a CSV with the columns image, x0, y0, x1, y1.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    columns = set(rows[0]) if rows else set()
+    name = next((name for name in NAMES if name in columns), None)
+    corners = next((corners for corners in CORNERS if columns.issuperset(corners)), None)
+    if name is None or corners is None:
+        raise UserError(f"{path} has the columns {', '.join(sorted(columns)) or '(none)'}; needed are image, x0, y0, x1, y1.")
+    figures: dict[str, list[list[float]]] = {}
+    for row in rows:
+        figures.setdefault(row[name], []).append([_number(path, row[name], row[corner]) for corner in corners])
+    return {name: _boxes(path, name, boxes) for name, boxes in figures.items()}
+
+
+def line(**values: Any) -> Row:
+    """A line of `separate`'s panels.csv; what is not given is empty."""
+    return {column: str(values.get(column, "")) for column in ROW}
+
+
+class Part:
+    """The lines of one share of a panels.csv, number `number` of `count`, which can be stopped and continued at any time."""
+
+    def __init__(self, folder: Path, number: int, count: int) -> None:
+        self.finished = folder / f"{number}-of-{count}.csv"
+        self.unfinished = self.finished.with_suffix(".csv.partial")
+
+    def lines(self, sources: Container[str]) -> list[Row]:
+        """What there is of these sources. Of an unfinished part the last source is left out: its lines may not all be there."""
+        if self.finished.exists():
+            kept = read_lines(self.finished)
+        else:
+            kept = read_lines(self.unfinished) if self.unfinished.exists() else []
+            kept = [one for one in kept if one["source"] != kept[-1]["source"]]
+        return [one for one in kept if one["source"] in sources]
+
+    def extend(self, kept: Iterable[Row], more: Iterable[Iterable[Row]]) -> None:
+        """Finish the part with the lines it has kept and with more, those of a source at a time."""
+        self.finished.parent.mkdir(parents=True, exist_ok=True)
+        write_lines(self.unfinished, kept)
+        self.finished.unlink(missing_ok=True)
+        with self.unfinished.open("a", encoding="utf-8", newline="") as file:
+            for lines in more:
+                file.write(_text(lines, header=False))
+                file.flush()
+        self.unfinished.replace(self.finished)
+
+
+def write_lines(path: Path, lines: Iterable[Row], mark: str = "new") -> None:
+    """Write a panels.csv whole or not at all; `mark` sets the unfinished file apart from those of other processes."""
+    partial = path.with_name(f"{path.name}.{mark}")
+    partial.write_text(_text(lines, header=True), encoding="utf-8", newline="")
+    partial.replace(path)
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The lines of a panels.csv; one that was cut short at the end is left out. Raises UserError for another kind of table."""
+    text = path.read_text(encoding="utf-8")
+    table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    lines = list(table)
+    if tuple(table.fieldnames or ()) != ROW:
+        raise UserError(f"{path} is no table of separated panels; remove it and start the same command again.")
+    return lines
+
+
+def _text(lines: Iterable[Row], header: bool) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, ROW, lineterminator="\n")
+    if header:
+        table.writeheader()
+    table.writerows(lines)
+    return text.getvalue()
+
+
+def _points(path: Path, name: str, panel: ElementTree.Element) -> list[float]:
+    """The box around an object's points."""
+    points = [(_number(path, name, point.get("x")), _number(path, name, point.get("y"))) for point in panel.iter("point")]
+    if not points:
+        raise UserError(f"{path} has an object without points in {name}; a panel has four.")
+    x, y = zip(*points, strict=True)
+    return [min(x), min(y), max(x), max(y)]
+
+
+def _boxes(path: Path, name: str, rows: list[list[float]]) -> np.ndarray:
+    boxes = np.array(rows, np.float32).reshape(-1, 4)
+    wrong = ~((boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3]))
+    if wrong.any():
+        x0, y0, x1, y1 = rows[int(wrong.argmax())]
+        raise UserError(f"{path} gives {name} the box {x0:g}, {y0:g} to {x1:g}, {y1:g}, which has no extent; correct or remove it.")
+    return boxes
+
+
+def _number(path: Path, name: str, text: str | None) -> float:
+    try:
+        return float(text or "")
+    except ValueError as error:
+        raise UserError(f"{path} gives {name} the coordinate {text!r}; coordinates are numbers of pixels.") from error

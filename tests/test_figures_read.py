@@ -1,0 +1,263 @@
+"""Figures of every kind of file, and one sentence for each that cannot be read."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from pypdf import PdfWriter
+from pypdf.generic import DictionaryObject, NameObject, NumberObject, StreamObject
+
+from medssl_jax.errors import UserError
+from medssl_jax.figures import read
+from medssl_jax.figures.read import figure_files, figures
+
+
+def embedded(image):
+    """An array uint8 [H, W, 3] as a PDF's image object, compressed without loss."""
+    stream = StreamObject()
+    stream.set_data(image.tobytes())
+    stream = stream.flate_encode()
+    about = {"/Type": "/XObject", "/Subtype": "/Image", "/ColorSpace": "/DeviceRGB"}
+    stream.update({NameObject(key): NameObject(value) for key, value in about.items()})
+    numbers = {"/Width": image.shape[1], "/Height": image.shape[0], "/BitsPerComponent": 8}
+    stream.update({NameObject(key): NumberObject(value) for key, value in numbers.items()})
+    return stream
+
+
+def write_pdf(path, pages, encrypt=None):
+    """A PDF whose pages hold these images; one and the same array is stored once."""
+    writer, stored = PdfWriter(), {}
+    for images in pages:
+        page = writer.add_blank_page(300, 300)
+        objects = DictionaryObject()
+        for number, image in enumerate(images):
+            if id(image) not in stored:
+                stored[id(image)] = writer._add_object(embedded(image))
+            objects[NameObject(f"/Im{number}")] = stored[id(image)]
+        page[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): objects})
+    if encrypt is not None:
+        writer.encrypt(encrypt, "the owner's", algorithm="RC4-128")
+    writer.write(path)
+
+
+@pytest.fixture
+def picture(rng):
+    return rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def only(path):
+    (figure,) = figures(path)
+    return figure
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif", "a.tiff"])
+def test_lossless_files(tmp_path, picture, name):
+    Image.fromarray(picture).save(tmp_path / name)
+    figure = only(tmp_path / name)
+    assert figure[:3] == (name, 1, 1)
+    assert (figure.scale, figure.error) == (1, "")
+    assert figure.image.dtype == np.uint8
+    np.testing.assert_array_equal(figure.image, picture)
+
+
+def test_transparent_pixels_are_white(tmp_path, picture):
+    alpha = np.full((40, 60, 1), 255, np.uint8)
+    alpha[:, :20] = 0
+    Image.fromarray(np.concatenate([picture, alpha], axis=2)).save(tmp_path / "a.png")
+    Image.fromarray(picture).quantize(8).save(tmp_path / "p.png", transparency=0)
+    image = only(tmp_path / "a.png").image
+    assert (image[:, :20] == 255).all()
+    np.testing.assert_array_equal(image[:, 20:], picture[:, 20:])
+    paletted, indices = only(tmp_path / "p.png").image, np.asarray(Image.open(tmp_path / "p.png"))
+    assert (paletted[indices == 0] == 255).all()
+    assert not (paletted[indices != 0] == 255).all()
+
+
+def test_inks_are_converted(tmp_path):
+    Image.fromarray(np.full((40, 60, 4), (0, 255, 255, 0), np.uint8), "CMYK").save(tmp_path / "a.jpg", quality=95)
+    np.testing.assert_allclose(only(tmp_path / "a.jpg").image, np.full((40, 60, 3), (255, 0, 0)), atol=6)
+
+
+@pytest.mark.parametrize(("bits", "name"), [(12, "a.png"), (16, "a.png"), (12, "a.tif"), (16, "a.tif")])
+def test_deep_images_use_the_bits_there_are(tmp_path, rng, bits, name):
+    values = rng.integers(0, 2**bits, (40, 60), dtype=np.uint16)
+    values[0, 0] = 2**bits - 1
+    Image.fromarray(values).save(tmp_path / name)
+    expected = np.rint(values / (2**bits - 1) * 255)
+    np.testing.assert_allclose(only(tmp_path / name).image, np.repeat(expected[..., None], 3, 2), atol=1)
+
+
+def test_deep_colours_and_fractions(tmp_path, rng):
+    colours = rng.integers(0, 2**16, (40, 60, 3), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "c.tif", colours, photometric="rgb")
+    fractions = rng.random((40, 60)).astype(np.float32)
+    fractions[3, 3] = np.nan
+    tifffile.imwrite(tmp_path / "f.tif", fractions)
+    np.testing.assert_allclose(only(tmp_path / "c.tif").image, colours / 257, atol=1)
+    image = only(tmp_path / "f.tif").image
+    assert (image[3, 3] == 0).all()
+    np.testing.assert_allclose(image[..., 0], np.nan_to_num(fractions) * 255, atol=1)
+
+
+def test_pages_of_a_tiff_are_figures_but_not_their_small_copies(tmp_path, picture):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(picture, photometric="rgb")
+        file.write(picture[::2, ::2], photometric="rgb", subfiletype=1)
+        file.write(picture[:30], photometric="rgb")
+    found = list(figures(tmp_path / "a.tif"))
+    assert [(figure.page, figure.image.shape[:2]) for figure in found] == [(1, (40, 60)), (3, (30, 60))]
+
+
+def test_an_animated_png_is_one_figure(tmp_path, picture):
+    Image.fromarray(picture).save(tmp_path / "a.png", save_all=True, append_images=[Image.fromarray(255 - picture)])
+    np.testing.assert_array_equal(only(tmp_path / "a.png").image, picture)
+
+
+def test_more_channels_than_colours(tmp_path, rng):
+    tifffile.imwrite(
+        tmp_path / "a.tif", rng.integers(0, 255, (5, 40, 60), dtype=np.uint16), planarconfig="separate", photometric="minisblack"
+    )
+    assert "a.tif has 5 channels, and a figure has 1 or 3" in only(tmp_path / "a.tif").error
+
+
+def test_a_stack_that_pillow_does_not_know(tmp_path, rng):
+    values = rng.random((4, 40, 60, 3)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", metadata={"axes": "ZYXS"})
+    figure = only(tmp_path / "a.tif")
+    assert figure.image is None
+    assert figure.error == "a.tif holds 4 slices, and one file is read as one image; save each of them as a file of its own."
+
+
+@pytest.mark.parametrize(("name", "factor"), [("a.png", 3), ("a.jpg", 4), ("deep.png", 3)])
+def test_a_huge_image_is_read_at_a_fraction(tmp_path, monkeypatch, name, factor):
+    """Limits are lowered, so that 400 x 300 px are as 20,000 x 15,000 are."""
+    monkeypatch.setattr(read, "READ_WHOLE", 400 * 300 // 8)
+    monkeypatch.setattr(read, "BAND", 7)
+    y, x = np.mgrid[:300, :400]
+    smooth = ((y + x) * 255 / 700).astype(np.uint8)
+    values = smooth.astype(np.uint16) * 257 if name.startswith("deep") else np.repeat(smooth[..., None], 3, 2)
+    Image.fromarray(values).save(tmp_path / name)
+    figure = only(tmp_path / name)
+    assert figure.scale == factor
+    assert figure.image.shape == (-(-300 // factor), -(-400 // factor), 3)
+    np.testing.assert_allclose(figure.image[..., 0], smooth[::factor, ::factor], atol=6)
+
+
+def test_pillows_limit_is_raised_and_ours_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("L", (60, 40)).save(tmp_path / "a.png")
+    assert only(tmp_path / "a.png").error == ""
+    monkeypatch.setattr(read, "LARGEST", 2000)
+    assert "a.png has 60 x 40 pixels, and figures are read up to" in only(tmp_path / "a.png").error
+
+
+def test_damage_is_told_and_does_not_stop(tmp_path, picture):
+    for name in ("a.png", "z.png", "cut.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:900])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.png").write_text("this is no image")
+    (tmp_path / "text.tif").write_text("this is no image")
+    (tmp_path / "text.pdf").write_text("this is no PDF")
+    found = {figure.source: figure for figure in figures(tmp_path)}
+    assert list(found) == ["a.png", "cut.png", "empty.jpg", "text.pdf", "text.png", "text.tif", "z.png"]
+    assert found["a.png"].image is not None
+    assert found["z.png"].image is not None
+    for name, said in [("cut.png", "cannot be read"), ("empty.jpg", "is empty (0 bytes)"), ("text.pdf", ""), ("text.png", "is no image")]:
+        assert found[name].image is None
+        assert found[name].error.startswith(f"{name} ")
+        assert said in found[name].error
+        assert found[name].error.endswith(".")
+
+
+def test_folders_are_read_recursively_and_hidden_files_left_out(tmp_path, picture):
+    for name in ("b/c/2.png", "b/1.jpg", "a.png", ".hidden/x.png", ".y.png", "__MACOSX/z.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no figure")
+    assert [figure.source for figure in figures(tmp_path)] == ["a.png", "b/1.jpg", "b/c/2.png"]
+
+
+def test_figures_are_read_when_they_are_asked_for(tmp_path, picture):
+    for number in range(3):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    stream = figures(tmp_path)
+    next(stream)
+    (tmp_path / "1.png").unlink()
+    assert "cannot be read" in next(stream).error
+    assert next(stream).error == ""
+
+
+def test_images_of_a_pdf_once_each_and_no_logos(tmp_path, picture):
+    logo = np.ascontiguousarray(picture[:12, :12])
+    other = np.ascontiguousarray(picture[:, :50])
+    write_pdf(tmp_path / "a.pdf", [[logo, picture], [], [picture, other]])
+    found = list(figures(tmp_path / "a.pdf"))
+    assert [figure[:3] for figure in found] == [("a.pdf", 1, 1), ("a.pdf", 3, 1)]
+    np.testing.assert_array_equal(found[0].image, picture)
+    np.testing.assert_array_equal(found[1].image, other)
+    assert len(list(figures(tmp_path / "a.pdf", smallest=10))) == 3
+
+
+def test_a_jpeg_in_a_pdf(tmp_path):
+    smooth = np.stack([np.tile(np.linspace(0, 250, 60), (40, 1)), np.full((40, 60), 90), np.full((40, 60), 200)], axis=2).astype(np.uint8)
+    Image.fromarray(smooth).save(tmp_path / "a.pdf")
+    np.testing.assert_allclose(only(tmp_path / "a.pdf").image, smooth, atol=12)
+
+
+def test_one_damaged_image_of_a_pdf(tmp_path, picture):
+    """The stream of the second image is cut short."""
+    writer = PdfWriter()
+    page = writer.add_blank_page(300, 300)
+    broken = embedded(picture)
+    broken._data = broken._data[:50]
+    objects = {"/Im0": embedded(picture), "/Im1": broken, "/Im2": embedded(255 - picture)}
+    stored = DictionaryObject({NameObject(name): writer._add_object(stream) for name, stream in objects.items()})
+    page[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): stored})
+    writer.write(tmp_path / "a.pdf")
+    first, second, third = figures(tmp_path / "a.pdf")
+    np.testing.assert_array_equal(first.image, picture)
+    assert second.image is None
+    assert second.error.startswith("a.pdf, page 1, cannot be read")
+    np.testing.assert_array_equal(third.image, 255 - picture)
+
+
+def test_an_image_beyond_pypdfs_own_limit(tmp_path):
+    large = np.zeros((5200, 5000, 3), np.uint8)
+    write_pdf(tmp_path / "a.pdf", [[large]])
+    assert only(tmp_path / "a.pdf").image.shape == large.shape
+
+
+@pytest.mark.parametrize(
+    ("pages", "encrypt", "said"),
+    [
+        ([[]], None, "holds no embedded image of 32 px or more; save the pages with figures as PNG"),
+        ([["picture"]], "secret", "is encrypted and needs a password"),
+        ([["picture"]], "", ""),
+    ],
+)
+def test_pdfs_without_images_or_without_the_key(tmp_path, picture, pages, encrypt, said):
+    write_pdf(tmp_path / "a.pdf", [[picture] * len(page) for page in pages], encrypt)
+    figure = only(tmp_path / "a.pdf")
+    assert (figure.image is None) == bool(said)
+    assert said in figure.error
+
+
+def test_no_figures_at_all(tmp_path):
+    (tmp_path / "notes.txt").write_text("no figure")
+    for path, said in [
+        (tmp_path, "there is no figure in"),
+        (tmp_path / "notes.txt", "is not a figure"),
+        (tmp_path / "x", "does not exist"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            figure_files(path)
+
+
+def test_a_folder_of_the_image_sets(datasets):
+    found = list(itertools.islice(figures(datasets / "compound_figures"), 3))
+    assert all(figure.source.startswith("images/") and figure.image.shape[2] == 3 for figure in found)

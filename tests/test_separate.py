@@ -1,0 +1,298 @@
+"""The command that cuts figures: crops, table and sheet, bad figures told in a line; stopped, sharded and repeated runs agree."""
+
+from __future__ import annotations
+
+import csv
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+from test_figures_read import write_pdf
+from test_figures_xycut import grid
+from test_main import ENVIRONMENT, sentence
+
+from medssl_jax import separate as command
+from medssl_jax.data.sources import open_dataset
+from medssl_jax.errors import UserError
+from medssl_jax.figures import detect, read, sheet
+from medssl_jax.separate import Task, separate
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three compound figures, a single image, a PDF with one of them on its second page, and three that cannot be cut."""
+    home, rng = tmp_path_factory.mktemp("figures"), np.random.default_rng(0)
+    for name, rows in [("a.png", 1), ("sub/b.png", 2), ("sub/c.png", 3)]:
+        save(home / name, grid(rng, rows=rows, columns=2, side=60)[0])
+    save(home / "single.png", grid(rng, rows=1, columns=1, side=90, margin=0)[0])
+    write_pdf(home / "paper.pdf", [[], [np.ascontiguousarray(grid(rng, rows=1, columns=3, side=50)[0])]])
+    save(home / "blank.png", np.full((80, 90, 3), 255, np.uint8))
+    save(home / "dot.png", np.zeros((9, 9, 3), np.uint8) + np.arange(9, dtype=np.uint8)[:, None] * 20)
+    (home / "broken.jpg").write_bytes(b"not a JPEG")
+    return home
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "new"
+    separate(Task(folder, out, "xycut"))
+    return out
+
+
+def rows(out):
+    with (out / "panels.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def tree(out):
+    """Every crop and thumbnail, the table and the pages, by their path from `out`."""
+    kept = [path for path in out.rglob("*") if path.is_file() and path.parent.name != "parts" and path.name != "separate.json"]
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in kept}
+
+
+def test_every_panel_is_a_crop_and_a_line(folder, done):
+    lines = [row for row in rows(done) if not row["error"]]
+    assert [row["source"] for row in lines] == ["a.png"] * 2 + ["paper.pdf"] * 3 + ["single.png"] + ["sub/b.png"] * 4 + ["sub/c.png"] * 6
+    assert len({row["crop"] for row in lines}) == len(lines)
+    for row in lines:
+        crop = np.asarray(Image.open(done / row["crop"]))
+        assert crop.shape == (int(row["height"]), int(row["width"]), 3)
+        x0, y0, x1, y1 = (int(row[key]) for key in ("x0", "y0", "x1", "y1"))
+        assert row["looks"] == "photograph"
+        if not row["source"].endswith(".pdf"):
+            np.testing.assert_array_equal(crop, np.asarray(Image.open(folder / row["source"]))[y0:y1, x0:x1])
+    assert {row["page"] for row in lines if row["source"] == "paper.pdf"} == {"2"}
+
+
+def test_panels_are_numbered_in_the_order_of_reading(done):
+    places = [(int(row["panel"]), int(row["y0"]), int(row["x0"])) for row in rows(done) if row["source"] == "sub/b.png"]
+    assert places == [(1, 10, 10), (2, 10, 78), (3, 78, 10), (4, 78, 78)]
+
+
+def test_a_single_image_is_returned_whole(folder, done):
+    (row,) = [row for row in rows(done) if row["source"] == "single.png"]
+    np.testing.assert_array_equal(np.asarray(Image.open(done / row["crop"])), np.asarray(Image.open(folder / "single.png")))
+
+
+def test_what_cannot_be_cut_is_told(done):
+    errors = {row["source"]: row["error"] for row in rows(done) if row["error"]}
+    assert list(errors) == ["blank.png", "broken.jpg", "dot.png"]
+    assert errors["blank.png"] == "blank.png is blank, so there is nothing to cut; leave it out."
+    assert errors["broken.jpg"] == "broken.jpg is no image, or a damaged one; get it again, or remove it."
+    assert errors["dot.png"] == "dot.png has no panel of 32 px a side; lower --min-side to keep smaller ones."
+
+
+def test_the_sheet_shows_every_figure_and_every_error(done):
+    page = (done / "index.html").read_text()
+    assert len(re.findall("<figure><img[^>]*data:image/jpeg;base64,", page)) == 5
+    assert "8 figures, 16 panels: 16 look like photographs (blue), 0 like plots (orange); 3 figures could not be cut." in page
+    assert "blank.png is blank" in page
+    assert "paper.pdf, page 2, image 1: 3 panels" in page
+    assert 'src="http' not in page
+
+
+def test_the_crops_are_a_data_set(done):
+    data = tiny.config("tower").data.copy_and_resolve_references()
+    data.update({"source": "folder", "path": str(done / "panels"), "task": "none", "val_fraction": 0.0, "test_fraction": 0.0})
+    assert len(open_dataset(data).pool) == 16
+
+
+def test_the_same_command_again_does_nothing_twice(folder, done, monkeypatch):
+    before = tree(done)
+    monkeypatch.setattr(command, "cut", lambda *_: pytest.fail("there was nothing to cut"))
+    separate(Task(folder, done, "xycut"))
+    assert tree(done) == before
+
+
+def test_a_stopped_run_continues(folder, done, tmp_path, monkeypatch):
+    """Stopped while it writes the fourth file, its last line cut short."""
+    whole, out, cuts = command.cut, tmp_path / "out", []
+
+    def stopping(task, files, find):
+        for number, lines in enumerate(whole(task, files, find)):
+            if number == 4:
+                raise KeyboardInterrupt
+            yield lines
+
+    def counting(task, files, find):
+        cuts.extend(files)
+        return whole(task, files, find)
+
+    monkeypatch.setattr(command, "cut", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        separate(Task(folder, out, "xycut"))
+    (part,) = (out / "parts").iterdir()
+    assert part.name == "1-of-1.csv.partial"
+    part.write_text(part.read_text()[:-7])
+    monkeypatch.setattr(command, "cut", counting)
+    separate(Task(folder, out, "xycut"))
+    assert 4 < len(cuts) < 8
+    assert tree(out) == tree(done)
+
+
+def test_shares_make_the_same(folder, done, tmp_path):
+    out = tmp_path / "out"
+    for number in (2, 3, 1):
+        assert not (out / "panels.csv").exists()
+        separate(Task(folder, out, "xycut", shard=f"{number}/3"))
+    assert tree(out) == tree(done)
+
+
+def test_new_figures_are_added_and_lost_ones_left_out(tmp_path, rng):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
+    task = Task(tmp_path / "in", tmp_path / "out", "xycut")
+    separate(task)
+    (tmp_path / "in" / "a.png").unlink()
+    save(tmp_path / "in" / "c.png", grid(rng, rows=1, columns=3, side=60)[0])
+    separate(task)
+    assert [row["source"] for row in rows(tmp_path / "out")] == ["b.png"] * 2 + ["c.png"] * 3
+
+
+def test_padding_and_the_least_side(tmp_path, rng):
+    image = np.full((100, 200, 3), 255, np.uint8)
+    image[5:95, 10:100], image[5:95, 115:140] = rng.integers(60, 200, (90, 90, 1)), rng.integers(60, 200, (90, 25, 1))
+    save(tmp_path / "a.png", image)
+    separate(Task(tmp_path / "a.png", tmp_path / "one", "xycut", pad=8, min_side=30))
+    separate(Task(tmp_path / "a.png", tmp_path / "two", "xycut", pad=8, min_side=20))
+    box = [[row[key] for key in ("source", "x0", "y0", "x1", "y1")] for row in rows(tmp_path / "two")]
+    assert box == [["a.png", "2", "0", "108", "100"], ["a.png", "107", "0", "148", "100"]]
+    assert [[row[key] for key in ("source", "x0", "y0", "x1", "y1")] for row in rows(tmp_path / "one")] == box[:1]
+
+
+def test_a_partition_leaves_nothing_out(tmp_path, rng):
+    save(tmp_path / "a.png", grid(rng, rows=1, columns=2, side=60, gap=9, margin=4)[0])
+    separate(Task(tmp_path / "a.png", tmp_path / "out", "xycut", boxes="partition"))
+    assert [[int(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in rows(tmp_path / "out")] == [[0, 0, 67, 68], [70, 0, 137, 68]]
+
+
+def test_boxes_of_a_huge_figure_are_in_its_own_pixels(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(read, "READ_WHOLE", 400 * 400)
+    image, boxes = grid(rng, rows=2, columns=2, side=360, gap=40, margin=20)
+    save(tmp_path / "a.png", image)
+    separate(Task(tmp_path / "a.png", tmp_path / "out", "xycut"))
+    lines = rows(tmp_path / "out")
+    np.testing.assert_allclose([[int(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in lines], boxes, atol=4)
+    assert [(row["width"], row["height"]) for row in lines] == [("180", "180")] * 4
+
+
+def test_many_figures_fill_several_pages(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(sheet, "ON_PAGE", 3)
+    monkeypatch.setattr(sheet, "MOST", 5)
+    for number in range(10):
+        save(tmp_path / "in" / f"{number}.png", grid(rng, rows=1, columns=2, side=40)[0])
+    separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
+    first, second = (tmp_path / "out" / "index.html").read_text(), (tmp_path / "out" / "index-2.html").read_text()
+    assert re.findall(r"(\d)\.png: 2 panels</figcaption>", first + second) == ["0", "2", "4", "6", "8"]
+    assert '<a href="index-2.html">2</a>' in first
+    assert "5 of the figures are shown" in first
+
+
+class Halves:
+    """A detector that finds the left and the right half of every figure, and remembers how many it was given at a time."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, images):
+        self.given.append(len(images))
+        wide = [image.shape[1] for image in images]
+        return [(np.float32([[w // 2, 0, w, 50], [0, 0, w // 2, 50]]), np.float32([0.9, 0.4])) for w in wide]
+
+
+def test_the_detector_is_the_default(folder, tmp_path, monkeypatch):
+    found, runs = Halves(), []
+    monkeypatch.setattr(detect.Detector, "load", lambda run=None: runs.append(run) or found)
+    separate(Task(folder, tmp_path / "out"))
+    separate(Task(folder, tmp_path / "own", run=tmp_path / "run"))
+    assert runs == [None, tmp_path / "run"]
+    assert sum(found.given) == 12  # six figures, twice; neither the broken nor the blank one
+    first, second = [row for row in rows(tmp_path / "out") if row["source"] == "a.png"]
+    assert (first["x0"], first["score"], second["score"]) == ("0", "0.4000", "0.9000")
+
+
+def test_a_run_without_a_detector_leaves_the_folder_free(folder, tmp_path):
+    with pytest.raises(UserError, match="holds no trained detector"):
+        separate(Task(folder, tmp_path / "out", run=tmp_path))
+    separate(Task(folder / "a.png", tmp_path / "out", "xycut"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"pad": 3}, r"out holds what was cut with pad=0, and it is 3 here; choose another --out"),
+        ({"method": "detector"}, "method=xycut, and it is detector here"),
+        ({"shard": "1/2"}, "shards=1, and it is 2 here"),
+    ],
+)
+def test_results_of_another_command_are_refused(tmp_path, rng, monkeypatch, options, said):
+    monkeypatch.setattr(detect.Detector, "load", lambda run=None: Halves())
+    save(tmp_path / "in" / "a.png", grid(rng, rows=1, columns=2, side=60)[0])
+    given = {"figures": tmp_path / "in", "out": tmp_path / "out", "method": "xycut"}
+    separate(Task(**given))
+    before = tree(tmp_path / "out")
+    with pytest.raises(UserError, match=said):
+        separate(Task(**given | options))
+    assert tree(tmp_path / "out") == before
+
+
+def test_folders_that_cannot_be_used(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out, said in [
+        (folder / "panels", "lies in the folder of the figures"),
+        (tmp_path / "file", "is a file; choose a folder"),
+        (tmp_path, "holds files but no separated figures"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            separate(Task(folder, out, "xycut"))
+
+
+def test_no_figure_at_all_could_be_cut(folder, tmp_path):
+    with pytest.raises(UserError, match=r"none of the 1 figures of .*broken.jpg could be cut; the first: broken.jpg is no image"):
+        separate(Task(folder / "broken.jpg", tmp_path / "out", "xycut"))
+    assert rows(tmp_path / "out")[0]["error"]
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_shares_that_are_none(tmp_path, shard):
+    with pytest.raises(UserError, match=f"--shard={shard} is no share of the files; write i/n"):
+        Task(tmp_path, tmp_path, "xycut", shard=shard)
+
+
+def test_a_run_needs_the_detector(tmp_path):
+    with pytest.raises(UserError, match="leave out one of them"):
+        Task(tmp_path, tmp_path, "xycut", run=tmp_path)
+
+
+def call(*flags):
+    arguments = [sys.executable, "-m", "medssl_jax.separate", *flags]
+    return subprocess.run(arguments, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_command(folder, done, tmp_path):
+    result = call(f"--figures={folder}", f"--out={tmp_path / 'out'}", "--method=xycut")
+    assert result.returncode == 0, result.stderr
+    assert "separate: 8/8 files" in result.stderr
+    assert f"8 figures, of which 5 were cut: {tmp_path / 'out' / 'panels.csv'}" in result.stderr
+    assert tree(tmp_path / "out") == tree(done)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--out=x"], "--figures is missing"),
+        (["--figures=/nowhere", "--out=x", "--method=xycut"], "/nowhere does not exist"),
+        (["--figures=/nowhere", "--out=x", "--method=magic"], "should be one of"),
+    ],
+)
+def test_mistakes_are_told(flags, said):
+    assert said in sentence(call(*flags))
