@@ -34,8 +34,10 @@ from medssl_jax.train.logging import read_json, say
 
 FIGURES = flags.DEFINE_string("figures", None, "A folder of figures (PNG, JPEG, TIFF, PDF), or one of them.", allow_override=True)
 OUT = flags.DEFINE_string("out", None, "Where panels/, panels.csv and index.html are left.", allow_override=True)
-METHOD = flags.DEFINE_enum("method", "detector", ["detector", "xycut"], "The trained detector, or the cut along blank lines.")
-RUN = flags.DEFINE_string("run", None, "A run of configs/simcfs.py; nothing for the detector that ships.", allow_override=True)
+METHOD = flags.DEFINE_enum(
+    "method", None, ["detector", "xycut"], "A trained detector (where --run is given), or the cut along blank lines."
+)
+RUN = flags.DEFINE_string("run", None, "A run of configs/simcfs.py, whose detector is used.", allow_override=True)
 PAD = flags.DEFINE_integer("pad", 0, "Pixels that are added around every panel.", lower_bound=0)
 BOXES = flags.DEFINE_enum("boxes", "tight", ["tight", "partition"], "The panels themselves, or a cut of the whole figure.")
 SHARD = flags.DEFINE_string("shard", "1/1", "i/n: cut every n-th file, beginning with the i-th; the last of n such processes joins them.")
@@ -59,7 +61,7 @@ class Task:
 
     figures: Path
     out: Path
-    method: str = "detector"
+    method: str = "xycut"
     run: Path | None = None
     pad: int = 0
     boxes: str = "tight"
@@ -95,7 +97,8 @@ def main() -> None:
     """Cut what --figures names into panels; leave them in --out with a table, and pages to look through."""
     figures, out = (Path(_given(flag)).expanduser() for flag in (FIGURES, OUT))
     run = Path(RUN.value).expanduser() if RUN.value else None
-    separate(Task(figures, out, METHOD.value, run, PAD.value, BOXES.value, MIN_SIDE.value, SHARD.value))
+    method = METHOD.value or ("detector" if run else "xycut")
+    separate(Task(figures, out, method, run, PAD.value, BOXES.value, MIN_SIDE.value, SHARD.value))
 
 
 def separate(task: Task) -> None:
