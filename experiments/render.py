@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import landmarks, plots, unlabelled
+from experiments import figures, landmarks, plots, unlabelled
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, BUDGETS, Group, groups
 from experiments.records import RECORDS
@@ -262,6 +262,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "savings": savings_table,
     "unlabelled": lambda records, budget: unlabelled.table(records),
     "landmarks": lambda records, budget: landmarks.table(records / landmarks.RECORD),
+    "figures": lambda records, _: figures.table(records / figures.RECORD),
 }
 
 
