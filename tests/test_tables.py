@@ -285,6 +285,7 @@ def test_pooled_over_data_sets_by_hand():
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     """A page with two tables, and records of two arms and a level."""
+    monkeypatch.setattr(grid, "REPEATS", 5)
     monkeypatch.setitem(grid.TABLES, "segmentation", {"sample": ("random", "tower")})
     monkeypatch.setitem(grid.TABLES, "classification", {})
     monkeypatch.setitem(grid.DATA, "sample", dataclasses.replace(grid.DATA["sample"], amounts="10%, all"))
