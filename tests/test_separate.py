@@ -209,11 +209,11 @@ class Halves:
         return [(np.float32([[w // 2, 0, w, 50], [0, 0, w // 2, 50]]), np.float32([0.9, 0.4])) for w in wide]
 
 
-def test_the_detector_is_the_default(folder, tmp_path, monkeypatch):
+def test_a_detector_is_that_of_a_run_or_the_one_that_ships(folder, tmp_path, monkeypatch):
     found, runs = Halves(), []
     monkeypatch.setattr(detect.Detector, "load", lambda run=None: runs.append(run) or found)
-    separate(Task(folder, tmp_path / "out"))
-    separate(Task(folder, tmp_path / "own", run=tmp_path / "run"))
+    separate(Task(folder, tmp_path / "out", "detector"))
+    separate(Task(folder, tmp_path / "own", "detector", run=tmp_path / "run"))
     assert runs == [None, tmp_path / "run"]
     assert sum(found.given) == 12  # six figures, twice; neither the broken nor the blank one
     first, second = [row for row in rows(tmp_path / "out") if row["source"] == "a.png"]
@@ -222,7 +222,7 @@ def test_the_detector_is_the_default(folder, tmp_path, monkeypatch):
 
 def test_a_run_without_a_detector_leaves_the_folder_free(folder, tmp_path):
     with pytest.raises(UserError, match="holds no trained detector"):
-        separate(Task(folder, tmp_path / "out", run=tmp_path))
+        separate(Task(folder, tmp_path / "out", "detector", run=tmp_path))
     separate(Task(folder / "a.png", tmp_path / "out", "xycut"))
 
 
