@@ -29,7 +29,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c.model.blocks = 2  # of the detector's stages
     c.data.tile = 256  # side that images of class folders are scaled to
     c.pretrain.update({"steps": 5000, "batch": 8, "log_every": 50, "eval_every": 500, "checkpoint_every": 500})
-    c.pretrain.optimizer.update({"learning_rate": 2e-3, "weight_decay": 0.01, "clip": 5.0, "warmup": 0.05, "b2": 0.999})
+    c.pretrain.optimizer.update({"learning_rate": 1e-3, "weight_decay": 0.01, "clip": 5.0, "warmup": 0.05})
     if size == "paper":
         c.figures.size = 512
         c.model.update({"width": 64})
