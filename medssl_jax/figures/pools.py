@@ -64,18 +64,18 @@ def _divide(dataset: Dataset, data: ConfigDict) -> tuple[Source, Source]:
 
 
 class Joined:
-    """Sources one after another; the classes of each are its own, numbered on, and a source without any is a class. One source alone
-    stays as it is."""
+    """Sources one after another, each up to its number in `ends`; the classes of each are its own, numbered on, and a source without any
+    is a class. One source alone stays as it is."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = list(sources)
-        self._ends = list(accumulate(map(len, self._sources)))
+        self.ends = list(accumulate(map(len, self._sources)))
         labels = [[describe(source, i).label for i in range(len(source))] for source in self._sources]
         highest = [max((label for label in own if label is not None), default=0) for own in labels]
         self._first = [0, *accumulate(label + 1 for label in highest)]
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self.ends[-1]
 
     def __getitem__(self, index: int) -> Example:
         which, own = self._find(index)
@@ -92,8 +92,8 @@ class Joined:
 
     def _find(self, index: int) -> tuple[int, int]:
         index = range(len(self))[index]
-        which = bisect_right(self._ends, index)
-        return which, index - (self._ends[which - 1] if which else 0)
+        which = bisect_right(self.ends, index)
+        return which, index - (self.ends[which - 1] if which else 0)
 
     def _label(self, which: int, label: int | None) -> int | None:
         if len(self._sources) == 1:

@@ -40,6 +40,7 @@ class Singles:
             raise UserError("there is no single image to make figures of; the part of the data set is empty.")
         self.source, self._images = source, Unlabelled(source)
         self.labels = _labels(source)
+        self._ends = getattr(source, "ends", [len(source)])
         self._kept: OrderedDict[int, Image.Image] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -72,15 +73,20 @@ class Singles:
         `intra` takes images of one class. Where the source has no classes, it takes neighbours in the source, whose order mostly keeps
         what was imaged together. A quarter of these figures shows parts of one image, a little apart.
         """
-        first = int(rng.integers(len(self)))
         if not intra:
-            return [self.part(rng, int(k), cropped) for k in rng.integers(len(self), size=count)]
+            return [self.part(rng, self._draw(rng), cropped) for _ in range(count)]
+        first = self._draw(rng)
         if rng.random() < SERIES:
             return self._series(rng, first, count)
         if self.labels is None:
             return [self.part(rng, (first + k) % len(self), cropped) for k in range(count)]
         alike = np.flatnonzero(self.labels == self.labels[first])
         return [self.part(rng, int(k), cropped) for k in rng.choice(alike, count, replace=count > len(alike))]
+
+    def _draw(self, rng: np.random.Generator) -> int:
+        """A random image: of joined sources each is as likely as the others, however many images it has."""
+        which = int(rng.integers(len(self._ends)))
+        return int(rng.integers(self._ends[which - 1] if which else 0, self._ends[which]))
 
     def part(self, rng: np.random.Generator, index: int, cropped: bool) -> Shown:
         """The whole image, or a random part of it of a random shape; of a very long one always a part."""
