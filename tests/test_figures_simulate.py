@@ -186,7 +186,7 @@ def covered(figure):
 
 @pytest.mark.parametrize(
     ("mark", "inside", "outside"),
-    [("framed", 1, 0), ("scale_bars", 1, 0), ("arrows", 0.5, 0), ("headers", 0, 1), ("crossing", 0, 0.7)],
+    [("framed", 1, 0), ("scale_bars", 1, 0), ("arrows", 0.5, 0), ("headers", 0, 1), ("crossing", 0, 0.6)],
 )
 def test_marks_stay_inside_or_lie_around(mark, inside, outside):
     """Frames, bars and arrows are drawn on panels; titles around them and names of axes between them, where they may touch both.
@@ -196,7 +196,7 @@ def test_marks_stay_inside_or_lie_around(mark, inside, outside):
     style = Style(**{**BARE, mark: 1.0, "distractors": 0.0, "degrade": False, "grounds": (1, 0, 0), "zero_gap": 0.0})
     figures = Figures(Images(), style, seed=6)
     within, around = [], []
-    for figure in map(figures.__getitem__, range(12)):
+    for figure in map(figures.__getitem__, range(24)):
         panels, pixels = covered(figure), figure["image"].astype(int)
         within.append((panels & ((pixels < 35) | (pixels > 185)).any(-1)).any())  # beyond the colours of the images
         around.append((~panels & (pixels < 215).any(-1)).any())
