@@ -19,6 +19,7 @@ from medssl_jax.data.splits import Amount, parse_amounts
 from medssl_jax.downstream.compare import Cell
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import METRICS_VERSION, PROBE_VERSION
+from medssl_jax.figures.style import Style
 
 LEVELS = "levels"  # the records of what needs no network
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -38,8 +39,19 @@ Options = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
+class Mining:
+    """Simulated compound figures are made of a `share` of the training images (the others are the labelled ones): `figures` of them a
+    repeat, out of which every arm pretrains on `images` of its kind."""
+
+    share: float = 0.8
+    figures: int = 800
+    images: int = 800
+
+
+@dataclasses.dataclass(frozen=True)
 class DataSet:
-    """`path` below the folder of data sets ("": the built-in sample), amounts of labels, and options of each budget."""
+    """`path` below the folder of data sets ("": the built-in sample), amounts of labels, options of each budget, and where the arms do not
+    pretrain on its own images, the figures that are made of these."""
 
     name: str
     path: str
@@ -47,13 +59,15 @@ class DataSet:
     small: Options
     full: Options = dataclasses.field(default_factory=dict)
     segmentation: bool = True
+    mining: Mining | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
     """One way to start a fine-tuning: a file of configs/ with options, and which `inits` of its runs are compared.
 
-    `only` names the amounts of labels that the arm is run at (empty: all of the data set's).
+    `only` names the amounts of labels that the arm is run at (empty: all of the data set's); `pool` what it pretrains on of what was mined
+    (`experiments.mining`; empty: the training images).
     """
 
     name: str
@@ -62,6 +76,7 @@ class Arm:
     inits: tuple[str, ...]
     options: Options = dataclasses.field(default_factory=dict)
     only: tuple[str, ...] = ()
+    pool: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,19 +118,26 @@ class Group:
 
     def book(self, records: Path) -> Book:
         """Where the group's cells are recorded, below the folder of all records."""
-        config = self.config(Path())
-        return Book(records / self.budget / self.data.name / f"{self.arm.name}-{self.repeat}.jsonl", options(config), fingerprint(config))
+        wanted = {**options(self.config(Path())), **self.mined}
+        return Book(records / self.budget / self.data.name / f"{self.arm.name}-{self.repeat}.jsonl", wanted, digest(wanted))
 
     def levels(self, records: Path) -> Book:
         """Where what needs no network is recorded, for all amounts and repeats of the group's data set."""
-        config = self.config(Path())
-        wanted = {**options(config), "amounts": self.data.amounts, "repeats": REPEATS}
+        wanted = {**options(self.config(Path())), **self.mined, "amounts": self.data.amounts, "repeats": REPEATS}
         return Book(records / self.budget / self.data.name / f"{LEVELS}.jsonl", wanted, digest(wanted))
 
     @property
     def pretraining(self) -> tuple[str, int, str]:
         """What groups have in common that start from one pretraining: the data set, the repeat and the options."""
-        return self.data.name, self.repeat, fingerprint(self.config(Path()), pretraining=True)
+        return self.data.name, self.repeat, digest({**pretraining_options(self.config(Path())), **self.mined})
+
+    @property
+    def mined(self) -> Options:
+        """What the arm's images were mined from and how, as options; none where the data set's own are used."""
+        if self.data.mining is None:
+            return {}
+        recipe = {**dataclasses.asdict(self.data.mining), "pool": self.arm.pool, "style": digest(dataclasses.asdict(Style()))}
+        return {f"mining.{name}": value for name, value in recipe.items()}
 
     @property
     def inits(self) -> list[str]:
@@ -133,12 +155,9 @@ def options(config: ConfigDict) -> dict[str, Any]:
     return {**kept, "metrics": METRICS_VERSION, "probes": PROBE_VERSION}
 
 
-def fingerprint(config: ConfigDict, pretraining: bool = False) -> str:
-    """Eight hexadecimal digits of `options`; of those of the pretraining alone where that is asked for."""
-    kept = options(config)
-    if pretraining:
-        kept = {key: value for key, value in kept.items() if "." in key and not key.startswith("finetune.")}
-    return digest(kept)
+def pretraining_options(config: ConfigDict) -> dict[str, Any]:
+    """Those of `options` that a pretraining goes by."""
+    return {key: value for key, value in options(config).items() if "." in key and not key.startswith("finetune.")}
 
 
 def digest(tree: Any) -> str:
@@ -196,6 +215,15 @@ _DATA = (
     DataSet("lc25000_histology", "lc25000_histology", _FRACTIONS, _HISTOLOGY, {"data.tile": 224, "views.modality": "histology"}, False),
     DataSet("pbc_blood_cells", "pbc_blood_cells", _FRACTIONS, _HISTOLOGY, {"data.tile": 224, "views.modality": "histology"}, False),
     DataSet(
+        "pbc_mined",
+        "pbc_blood_cells",
+        "8 images, 40 images, all",
+        _HISTOLOGY,
+        {"data.tile": 224, "views.modality": "histology"},
+        False,
+        Mining(),
+    ),
+    DataSet(
         "organamnist",
         "organamnist/organamnist.npz",
         _FRACTIONS,
@@ -250,14 +278,20 @@ _ARMS = (
     Arm("local-regions", "patches, mixup and regions, as published", "local_discrimination", _LOCAL[:1], {"method.weights.balance": 0.0}),
     Arm("local-agreement", "agreement across views as well", "local_discrimination", _LOCAL[:1], {"method.weights.agreement": 1.0}),
     Arm("local-place", "same places of other images no negatives", "local_discrimination", _LOCAL[:1], {"method.same_place": 1}),
+    Arm("mined-single", "the single images", "simclr", ("simclr",), pool="single"),
+    Arm("mined-truth", "figures cut by truth", "simclr", ("simclr",), pool="truth"),
+    Arm("mined-detector", "figures cut by the detector", "simclr", ("simclr",), pool="detector"),
+    Arm("mined-xycut", "figures cut along blank lines", "simclr", ("simclr",), pool="xycut"),
+    Arm("mined-whole", "figures not cut", "simclr", ("simclr",), pool="whole"),
 )
 ARMS = {arm.name: arm for arm in _ARMS}
 
 _ABLATED = ("random", "con-nlm", "gen-nlm", *(name for name in ARMS if name == "tower" or name.startswith("tower-")))
-_EVERY = tuple(name for name in ARMS if not name.startswith(("tower-", "local", "frozen-")))
+_EVERY = tuple(name for name in ARMS if not name.startswith(("tower-", "local", "frozen-", "mined-")))
 _UNLABELLED = tuple(name for name in ARMS if name.endswith("+unlabelled"))
 _MAIN = ("random", "simclr", "byol", "spark", "genesis", "tower")
 _PLACES = ("random", "simclr", "tower", "local", "frozen-simclr", "frozen-tower", "frozen-local")
+_MINED = tuple(name for name in ARMS if name.startswith("mined-"))
 _LOCAL_ABLATED = tuple(name for name in ARMS if name.startswith("local-"))
 
 # Every arm on the sample; on the other sets those that a user chooses from.
@@ -265,6 +299,7 @@ TABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "segmentation": {"sample": _EVERY, "cxr_montgomery": _MAIN, "dsb2018_nuclei": _MAIN, "chase_db1": _MAIN},
     "classification": {"pbc_blood_cells": (*_MAIN, *_UNLABELLED), "lc25000_histology": _MAIN, "organamnist": _MAIN},
     "ablation": {"sample": _ABLATED},
+    "mining": {"pbc_mined": ("random", *_MINED)},
     "local": {
         "sample": (*_PLACES, *_LOCAL_ABLATED),
         "chase_db1": (*_PLACES, *_LOCAL_ABLATED),

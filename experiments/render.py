@@ -14,7 +14,7 @@ import numpy as np
 from experiments import figures, landmarks, plots, unlabelled
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, BUDGETS, Group, groups
-from experiments.records import RECORDS
+from experiments.records import RECORDS, Record
 from medssl_jax import cli
 from medssl_jax.data.splits import parse_amounts
 from medssl_jax.errors import UserError
@@ -27,8 +27,10 @@ METRICS = {
     "ablation": ("dice",),
     "local": ("dice",),
     "classification": ("macro_auc", "balanced_accuracy", "knn_accuracy", "ridge_accuracy"),
+    "mining": ("ridge_accuracy", "balanced_accuracy"),
 }
 CONTROLS = ("random", "simclr")
+OF_MINING = ("random", "mined-whole", "mined-truth")  # the controls there
 PICTURES = ("segmentation", "classification")
 PICTURED = ("random", "tower", "simclr", "byol", "spark", "genesis")  # arms in the curves; the tables have all
 PROBES = ("knn_accuracy", "ridge_accuracy")
@@ -123,11 +125,29 @@ def _page_of(table: str, records: Path, budget: str) -> str:
         for scores in _sets(table, metric, records, budget):
             heading = f"**{scores.dataset}**, {METRIC_NAMES[metric]}"
             parts += [heading, scores_table(scores)]
-            if number == 0:
-                parts += [difference_table(scores, control) for control in CONTROLS if scores.by_arm.keys() > {control}]
+            if number == 0 or table == "mining":
+                controls = OF_MINING if table == "mining" else CONTROLS
+                parts += [difference_table(scores, control) for control in controls if scores.by_arm.keys() > {control}]
             if scores.dataset == "organamnist" and metric == "macro_auc":
                 parts.append(TOWER_ON_ORGANAMNIST)
     return "\n\n".join(parts) or NOTHING
+
+
+def mining_page(records: Path, budget: str) -> str:
+    """What was mined and how well it was to pretrain on; then how many images there were for each arm, in the repeat with the fewest.
+
+    Raises UserError where the repeats were cut by different detectors.
+    """
+    pools: dict[str, list[Record]] = {}
+    for group in groups("mining", budget):
+        for record in group.book(records).read():
+            pools.setdefault(group.arm.title, []).extend([record["pool"]] if "pool" in record else [])
+    marks = sorted({pool["detector"] for found in pools.values() for pool in found} - {""})
+    if len(marks) > 1:
+        raise UserError(f"the records of mining are of several detectors ({', '.join(marks)}); run the table again with one of them.")
+    counts = [f"{title} {min(pool['images'] for pool in found)}" for title, found in pools.items() if found]
+    note = f"\n\nImages pretrained on: {', '.join(counts)}." if counts else ""
+    return _page_of("mining", records, budget) + note
 
 
 def scores_table(scores: Scores) -> str:
@@ -259,6 +279,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "classification-over-sets": functools.partial(pooled_table, "classification"),
     "ablation": functools.partial(_page_of, "ablation"),
     "local": functools.partial(_page_of, "local"),
+    "mining": mining_page,
     "savings": savings_table,
     "unlabelled": lambda records, budget: unlabelled.table(records),
     "landmarks": lambda records, budget: landmarks.table(records / landmarks.RECORD),

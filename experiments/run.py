@@ -19,10 +19,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments import commit
+from experiments import commit, mining
 from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
-from experiments.records import RECORDS, Record
+from experiments.records import RECORDS, Record, key
 from medssl_jax import cli, experiment
 from medssl_jax import pretrain as pretraining
 from medssl_jax.data.sources import Dataset, open_dataset
@@ -46,6 +46,7 @@ class Place:
     data: Path
     records: Path
     workdir: Path
+    detector: Path | None = None  # a run of configs/simcfs.py that cuts figures; None for the detector that ships
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workdir", type=Path, default=Path("runs/tables"), help="where pretrained networks and checkpoints are kept")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where results are kept; those of the project where nothing is given")
     parser.add_argument("--list", action="store_true", help="print what is missing, and run nothing")
+    parser.add_argument("--run", type=Path, help="of mining: a run of configs/simcfs.py, whose detector cuts; else the one that ships")
     asked = parser.parse_args(arguments)
     return cli.guarded(lambda: start(asked))
 
@@ -72,7 +74,7 @@ def start(asked: argparse.Namespace) -> int:
             "\n".join(f"{title(group)}: {len(missing(group, asked.records))} of {len(group.cells())} cells are missing" for group in wanted)
         )
         return 0
-    place = Place(asked.data, asked.records, asked.workdir / asked.budget)
+    place = Place(asked.data, asked.records, asked.workdir / asked.budget, asked.run)
     for folder in (place.records, place.workdir):
         folder.mkdir(parents=True, exist_ok=True)
     left = 0
@@ -119,15 +121,15 @@ def title(group: Group) -> str:
     return f"{group.data.name}, {group.arm.name}, repeat {group.repeat}"
 
 
-def missing(group: Group, records: Path) -> list[Cell]:
-    """The cells of a group that have no record."""
-    known = group.book(records).keys()
+def missing(group: Group, records: Path, detector: str = "") -> list[Cell]:
+    """The cells of a group that have no record, or one of another detector where its mark is given."""
+    known = {key(record) for record in group.book(records).read() if not detector or record["pool"]["detector"] == detector}
     return [cell for cell in group.cells() if group.key(cell) not in known]
 
 
 def run(group: Group, place: Place, stop: StopRequest) -> bool:
     """Run and record what a group lacks; False, with the reason told, where that cannot be done."""
-    cells = missing(group, place.records)
+    cells = missing(group, place.records, mining.mark(group, place.detector))
     config = group.config(place.data)
     levelled = group.arm.name != CONTROL or group.levels(place.records).read()
     if not cells and levelled:
@@ -138,7 +140,7 @@ def run(group: Group, place: Place, stop: StopRequest) -> bool:
     say(f"{title(group)}: {len(cells)} cells to run.")
     try:
         with alone(place.workdir / f"{'-'.join(map(str, group.pretraining))}.lock"):
-            dataset = opened(config.data.to_json())
+            dataset = labelled(group, config)
             if not levelled:
                 levels(group, dataset, config, place.records)
             if cells:
@@ -165,15 +167,20 @@ def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell
     mesh, book = make_mesh(), group.book(place.records)
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
-    pretraining.check(config, dataset, mesh)
+    detector = mining.mark(group, place.detector)
+    seen = mining.pool(group, opened(config.data.to_json()), config, place.workdir, place.detector, stop) if group.arm.pool else dataset
+    pretraining.check(config, seen, mesh)
     experiment.check(config, dataset, mesh)
-    source, home = (place.workdir / "-".join(map(str, names)) for names in (group.pretraining, (*group.pretraining, "cells", book.mark)))
+    names = tuple(filter(None, (*map(str, group.pretraining), detector)))
+    source, home = (place.workdir / "-".join(parts) for parts in (names, (*names, "cells", book.mark)))
     for folder in (source, home):
         (folder / "figures").mkdir(parents=True, exist_ok=True)
-    pretrained = pretraining.pretrain(config, dataset, mesh, source, stop)
+    pretrained = pretraining.pretrain(config, seen, mesh, source, stop)
     comparison = Comparison(config, dataset, experiment.build_task(config, dataset), pretrained.parts, mesh, home)
     about = {"data": dataset_digest(config.data.to_json()), "device": jax.devices()[0].device_kind, "versions": versions()}
     about["pretraining"] = {"seconds": round(pretrained.seconds, 1), "warnings": list(pretrained.warnings), "code": _code_of(source)}
+    if group.arm.pool:
+        about["pool"] = {"images": len(seen.pool), "detector": detector}
 
     def record(cell: Cell) -> None:
         book.add({**_kept(comparison.record(cell)), **about, "init": group.name(cell.init)})
@@ -206,6 +213,12 @@ def levels(group: Group, dataset: Dataset, config: ConfigDict, records: Path) ->
         found.setdefault(tuple(spot.values()), {**spot, "metrics": {}})["metrics"][row["metric"]] = row["value"]
     about = {"data": dataset_digest(config.data.to_json()), "versions": versions()}
     group.levels(records).add(*({**record, **about} for record in found.values()))
+
+
+def labelled(group: Group, config: ConfigDict) -> Dataset:
+    """The data set that the group's networks are fine-tuned and tested on."""
+    dataset = opened(config.data.to_json())
+    return mining.labelled(dataset, group.data.mining) if group.data.mining else dataset
 
 
 @functools.lru_cache(maxsize=1)
