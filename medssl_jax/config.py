@@ -262,6 +262,7 @@ _RULES: dict[str, Rule] = {
     "method.fit": _at_least(0),
     "method.fit_sigma": _POSITIVE,
     "method.tone": _one_of("any", "dark", "bright"),
+    "method.poses": _one_of("one", "mirrored", "all"),
     "method.discriminator_rate": _between(0, 1),
     "method.discriminator_slope": _between(0, 1),
     "method.references": _at_least(1),

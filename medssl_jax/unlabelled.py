@@ -36,6 +36,7 @@ CLUSTER, LIKENESS, REFINED = "cluster", "likeness", "refined"
 PARTS = ("pool", "val", "test")
 BATCH = 32  # windows at a time
 PICTURED = 3  # images of a picture
+POSES = {"one": (0,), "mirrored": (0, 4), "all": tuple(range(8))}  # of `augment.dihedral`, that an image is marked in
 HALF = 0.5  # a pixel is like the structure above it
 
 Segment = Callable[[Source], Iterator[np.ndarray]]  # images of any sizes -> class maps int32 [H, W], in order
@@ -103,7 +104,7 @@ def _guided(
     method = methods.build(config, dataset.channels, dataset.modality)
     assert isinstance(method, methods.ShapeGuided)
     images, again = itertools.tee(source[i]["image"] for i in range(len(source)))
-    for image, maps in zip(images, guided_maps(method, pretrained.parts, mesh, again), strict=True):
+    for image, maps in zip(images, guided_maps(method, pretrained.parts, mesh, again, POSES[config.method.poses]), strict=True):
         yield maps, field_of_view(image) if method.bright else np.ones(image.shape[:2], bool)
 
 

@@ -238,7 +238,7 @@ def test_guided_maps_turn_with_the_image(started, pose):
     method, params, carried, _ = started
     parts, image = method.transferable(params, carried), tiny.images(1, 40)[0]
     turned = np.ascontiguousarray(np.rot90(image[:, ::-1], pose))
-    one, other = unlabelled.guided_maps(method, parts, meshes.make_mesh(jax.devices()[:1]), [image, turned])
+    one, other = unlabelled.guided_maps(method, parts, meshes.make_mesh(jax.devices()[:1]), [image, turned], range(8))
     np.testing.assert_allclose(other.cluster, np.rot90(one.cluster[:, ::-1], pose), atol=1e-5)
 
 

@@ -96,12 +96,6 @@ def random_pose(keys: jax.Array, *, rotate: bool = True, horizontal: bool = True
     return (turns + 2 * upright) % 4 + 4 * ((across + upright) % 2)
 
 
-def reachable_poses(*, rotate: bool = True, horizontal: bool = True, vertical: bool = True) -> tuple[int, ...]:
-    """All poses that `random_pose` draws from with the same options, 0 among them."""
-    turns, across, upright = (range(n) if allowed else (0,) for n, allowed in ((4, rotate), (2, horizontal), (2, vertical)))
-    return tuple(sorted({(t + 2 * u) % 4 + 4 * ((a + u) % 2) for t in turns for a in across for u in upright}))
-
-
 def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
     """[B, H, W, C] turned counterclockwise about the centre by degrees [B]; bilinear, mirrored at the border."""
     return sample_linear(images, _turned(degrees, images.shape[1], images.shape[2]))

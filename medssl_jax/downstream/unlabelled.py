@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,12 +30,12 @@ class Guided(NamedTuple):
     likeness: np.ndarray
 
 
-def guided_maps(method: LocalDiscrimination, parts: Mapping[str, Any], mesh: Mesh, images: Iterable[np.ndarray]) -> Iterator[Guided]:
-    """Both maps of images uint8|uint16 [H, W, C] of any sizes, from windows as large as the method's crops, each seen in every pose that
-    the method's crops are seen in."""
+def guided_maps(
+    method: LocalDiscrimination, parts: Mapping[str, Any], mesh: Mesh, images: Iterable[np.ndarray], poses: Sequence[int] = (0,)
+) -> Iterator[Guided]:
+    """Both maps of images uint8|uint16 [H, W, C] of any sizes, from windows as large as the method's crops, each seen in several poses of
+    `augment.dihedral`: errors differ from pose to pose, and what is there does not."""
     params, stats = ({name: parts[name][kind] for name in parts} for kind in ("params", "stats"))
-    recipe = method.recipe
-    poses = geometry.reachable_poses(rotate=recipe.quarter_turns, horizontal=recipe.horizontal, vertical=recipe.vertical)
 
     def both(params: Any, stats: Any, images: jax.Array) -> jax.Array:
         """The mean over the poses of what the network says, turned back."""
