@@ -7,12 +7,10 @@ stopped, or killed, at any point: the same command goes on. With --shard=i/n, n 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from experiments import commit
 from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
 from experiments.records import RECORDS, Record
+from experiments.shares import LEFT_OUT, alone, share
 from medssl_jax import cli, experiment
 from medssl_jax import pretrain as pretraining
 from medssl_jax.data.sources import Dataset, open_dataset
@@ -36,7 +35,6 @@ from medssl_jax.train.mesh import make_mesh
 
 CONTROL = "random"  # the arm in whose turn the levels are measured
 LISTED = 20  # chosen images that a record names
-LEFT_OUT = 1  # exit code where something could not be run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=list(TABLES), help="which table of experiments/README.md")
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that holds the data sets, each in a folder of its name")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="data sets, arms or both; all where nothing is given")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="data sets, arms or parts; all where nothing is given")
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="small: two CPU cores; full: an accelerator")
     parser.add_argument("--shard", default="1/1", help="i/n: the i-th of n shares of the work, from 1")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tables"), help="where pretrained networks and checkpoints are kept")
@@ -64,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def start(asked: argparse.Namespace) -> int:
-    """Run or list what the arguments ask for; the exit code."""
+    """Run or list what the arguments ask for of a table of fine-tunings; the exit code."""
     keep_pages()
     wanted = chosen(asked.table, asked.budget, asked.only, asked.shard)
     if asked.list:
@@ -97,7 +95,7 @@ def chosen(table: str, budget: str, only: Sequence[str], shard: str) -> list[Gro
     unknown = [name for name in only if name not in parts[0] | parts[1]]
     if unknown:
         raise UserError(f"the table {table} has no {unknown[0]!r}; --only takes {', '.join(sorted(parts[0] | parts[1]))}.")
-    index, count = _share(shard)
+    index, count = share(shard)
     turn = {key: number for number, key in enumerate(dict.fromkeys(group.pretraining for group in every))}
     data, arms = ([name for name in only if name in names] for names in parts)
     mine = [group for group in every if turn[group.pretraining] % count == index - 1]
@@ -105,13 +103,6 @@ def chosen(table: str, budget: str, only: Sequence[str], shard: str) -> list[Gro
     if not wanted:
         raise UserError(f"the table {table} has no group of {', '.join(only) or 'that kind'} in the share {shard}; ask for another.")
     return wanted
-
-
-def _share(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UserError(f"--shard={text} is not a share; write --shard=2/4 for the second of four.")
-    return int(index), int(count)
 
 
 def title(group: Group) -> str:
@@ -147,17 +138,6 @@ def run(group: Group, place: Place, stop: StopRequest) -> bool:
         say(f"{title(group)}: passed over, {error}")
         return False
     return True
-
-
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`. Raises UserError where another process of this machine holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError("another process is at it; start the same command again once that is done.") from error
-        yield
 
 
 def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell], place: Place, stop: StopRequest) -> None:
