@@ -10,14 +10,14 @@ import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import commit
+from experiments import commit, compound, semireal
 from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
 from experiments.records import RECORDS, Record
@@ -35,6 +35,10 @@ from medssl_jax.train.mesh import make_mesh
 
 CONTROL = "random"  # the arm in whose turn the levels are measured
 LISTED = 20  # chosen images that a record names
+OTHERS: dict[str, Callable[[argparse.Namespace], int]] = {  # tables that are no fine-tunings
+    "figures": compound.start,
+}
+WITH_A_DETECTOR = ("figures",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Place:
 def main(arguments: Sequence[str]) -> int:
     """Run the groups that are asked for; the exit code: 0 where nothing is missing any more."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=list(TABLES), help="which table of experiments/README.md")
+    parser.add_argument("table", choices=[*TABLES, *OTHERS], help="which table of experiments/README.md")
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that holds the data sets, each in a folder of its name")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="data sets, arms or parts; all where nothing is given")
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="small: two CPU cores; full: an accelerator")
@@ -57,8 +61,21 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workdir", type=Path, default=Path("runs/tables"), help="where pretrained networks and checkpoints are kept")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where results are kept; those of the project where nothing is given")
     parser.add_argument("--list", action="store_true", help="print what is missing, and run nothing")
+    parser.add_argument("--run", type=Path, help="of figures: a run of configs/simcfs.py, whose detector is scored too")
+    parser.add_argument("--per-bucket", type=int, default=semireal.PER_BUCKET, help="of figures: semi-real figures of each of 18 buckets")
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: start(asked))
+    return cli.guarded(lambda: dispatch(asked))
+
+
+def dispatch(asked: argparse.Namespace) -> int:
+    """Hand the arguments to the table's own command; the exit code. Raises UserError for an option that means nothing to it."""
+    if asked.run is not None and asked.table not in WITH_A_DETECTOR:
+        raise UserError(f"--run={asked.run} means nothing to the table {asked.table}, which trains its own networks; leave it out.")
+    if asked.table not in OTHERS:
+        return start(asked)
+    if asked.budget != "small":
+        raise UserError(f"--budget={asked.budget} means nothing to the table {asked.table}; leave it out.")
+    return OTHERS[asked.table](asked)
 
 
 def start(asked: argparse.Namespace) -> int:
