@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments import commit, compound, semireal
+from experiments import commit, compound, figures_ablation, semireal
 from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
 from experiments.records import RECORDS, Record
@@ -37,6 +37,7 @@ CONTROL = "random"  # the arm in whose turn the levels are measured
 LISTED = 20  # chosen images that a record names
 OTHERS: dict[str, Callable[[argparse.Namespace], int]] = {  # tables that are no fine-tunings
     "figures": compound.start,
+    "figures-ablation": figures_ablation.start,
 }
 WITH_A_DETECTOR = ("figures",)
 
@@ -71,6 +72,8 @@ def dispatch(asked: argparse.Namespace) -> int:
     """Hand the arguments to the table's own command; the exit code. Raises UserError for an option that means nothing to it."""
     if asked.run is not None and asked.table not in WITH_A_DETECTOR:
         raise UserError(f"--run={asked.run} means nothing to the table {asked.table}, which trains its own networks; leave it out.")
+    if asked.per_bucket != semireal.PER_BUCKET and asked.table != "figures":
+        raise UserError(f"--per-bucket={asked.per_bucket} means nothing to the table {asked.table}; leave it out.")
     if asked.table not in OTHERS:
         return start(asked)
     if asked.budget != "small":

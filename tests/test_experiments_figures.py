@@ -186,6 +186,8 @@ def test_a_detector_that_saw_the_images_is_refused(data, tmp_path, capsys):
     ("arguments", "said"),
     [
         (("segmentation", "--run=runs/simcfs"), "--run=runs/simcfs means nothing to the table segmentation"),
+        (("figures-ablation", "--run=runs/simcfs"), "means nothing to the table figures-ablation"),
+        (("figures-ablation", "--per-bucket=2"), "--per-bucket=2 means nothing to the table figures-ablation"),
         (("figures", "--budget=full"), "--budget=full means nothing to the table figures"),
         (("figures", "--shard=1/2"), "measured by one process"),
         (("figures", "--only", "unreal"), "has no 'unreal'; --only takes real, semi-real, trivial"),
