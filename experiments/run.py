@@ -2,6 +2,7 @@
 
 Cells that have a record of the same config are passed over; the others share one pretraining a group (data set, arm, repeat). It may be
 stopped, or killed, at any point: the same command goes on. With --shard=i/n, n processes or machines take a share of the pretrainings each.
+The tables of compound figures are no fine-tunings, and measured by `compound`, `figures_ablation` and `figures_speed`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from experiments import commit, compound, figures_ablation, semireal
+from experiments import commit, compound, figures_ablation, figures_speed, semireal
 from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
 from experiments.records import RECORDS, Record
@@ -38,8 +39,9 @@ LISTED = 20  # chosen images that a record names
 OTHERS: dict[str, Callable[[argparse.Namespace], int]] = {  # tables that are no fine-tunings
     "figures": compound.start,
     "figures-ablation": figures_ablation.start,
+    "figures-speed": figures_speed.start,
 }
-WITH_A_DETECTOR = ("figures",)
+WITH_A_DETECTOR = ("figures", "figures-speed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--workdir", type=Path, default=Path("runs/tables"), help="where pretrained networks and checkpoints are kept")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where results are kept; those of the project where nothing is given")
     parser.add_argument("--list", action="store_true", help="print what is missing, and run nothing")
-    parser.add_argument("--run", type=Path, help="of figures: a run of configs/simcfs.py, whose detector is scored too")
+    parser.add_argument("--run", type=Path, help="of figures and figures-speed: a run of configs/simcfs.py, whose detector is scored too")
     parser.add_argument("--per-bucket", type=int, default=semireal.PER_BUCKET, help="of figures: semi-real figures of each of 18 buckets")
     asked = parser.parse_args(arguments)
     return cli.guarded(lambda: dispatch(asked))

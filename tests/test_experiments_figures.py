@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import compound, cutters, figures, render, semireal, trivial
+from experiments import compound, cutters, figures, figures_speed, render, semireal, trivial
 from experiments import run as runner
 from experiments.cutters import CONTROL, DETECTOR, PARTITION, TIGHT, Cutter, Sample
 from medssl_jax.figures.boxes import intersection
@@ -190,6 +190,7 @@ def test_a_detector_that_saw_the_images_is_refused(data, tmp_path, capsys):
         (("figures-ablation", "--per-bucket=2"), "--per-bucket=2 means nothing to the table figures-ablation"),
         (("figures", "--budget=full"), "--budget=full means nothing to the table figures"),
         (("figures", "--shard=1/2"), "measured by one process"),
+        (("figures-speed", "--shard=1/2"), "measured at once, by one process"),
         (("figures", "--only", "unreal"), "has no 'unreal'; --only takes real, semi-real, trivial"),
         (("figures", "--run=nowhere"), "nowhere holds no trained detector"),
     ],
@@ -205,6 +206,23 @@ def test_no_figure_to_score(data, tmp_path, capsys):
 
 
 def test_without_records_there_is_nothing_to_show(tmp_path):
-    for name in ("figures", "figures-semireal", "figures-imageclef"):
+    for name in ("figures", "figures-semireal", "figures-imageclef", "figures-speed"):
         assert render.PARTS[name](tmp_path, "small") == "Nothing is recorded yet."
     assert set(compound.PARTS) == {"real", "semi-real", "trivial"}
+
+
+def test_figures_a_second(data, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures_speed, "ROUNDS", 2)
+    monkeypatch.setattr(figures_speed, "SIMULATED", 4)
+    command = ["figures-speed", f"--data={data}", f"--records={tmp_path}"]
+    assert runner.main([*command, f"--run={run}"]) == 0
+    told = json.loads((tmp_path / figures_speed.RECORD).read_text())
+    assert list(told["rows"]) == ["simulated", "separate, xycut", "separate, detector"]
+    assert [row["figures"] for row in told["rows"].values()] == [4, 2, 2]
+    assert all(0 < row["fastest"] <= row["median"] <= row["slowest"] for row in told["rows"].values())
+    assert told["machine"]["cores"] >= told["cores"] >= 1
+    assert figures_speed.table(tmp_path / figures_speed.RECORD) in capsys.readouterr().out
+    (data / "chase_db1").rename(data / "elsewhere")
+    assert runner.main(command) == runner.LEFT_OUT
+    (data / "elsewhere").rename(data / "chase_db1")
+    assert "chase_db1 does not exist" in capsys.readouterr().err
