@@ -89,7 +89,8 @@ def table(record: Path) -> str:
     if not record.exists():
         return NOTHING
     told = read_json(record, dict, "measure again")
-    lines = [[f"{told['cores']} cores", "figures", "figures/s", "slowest and fastest of the rounds"]]
+    cores = f"{told['cores']} core{'s' if told['cores'] > 1 else ''}"
+    lines = [[cores, "figures", "figures/s", "slowest and fastest of the rounds"]]
     for name, row in told["rows"].items():
         low, middle, high = (f"{row['figures'] / seconds:.1f}" for seconds in (row["slowest"], row["median"], row["fastest"]))
         lines.append([name, str(row["figures"]), middle, f"{low} to {high}"])
