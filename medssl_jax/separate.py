@@ -108,7 +108,7 @@ def separate(task: Task) -> None:
     """
     number, count = task.share
     files = {name_of(file, task.figures): file for file in figure_files(task.figures)[number - 1 :: count]}
-    find = _finder(task)
+    find = finder(task)
     _claim(task)
     part = task.part(number)
     kept = part.lines(files)
@@ -156,7 +156,8 @@ def _claim(task: Task) -> None:
         raise UserError(f"{out} holds what was cut with {differ[0]}={there}, and it is {here} here; choose another --out.")
 
 
-def _finder(task: Task) -> Find:
+def finder(task: Task) -> Find:
+    """How the task finds panels in figures. Raises UserError where it needs a detector that does not exist."""
     if task.method == "xycut":
         return _cut_blank_lines
     from medssl_jax.figures.detect import Detector  # takes seconds to import, which the whitespace cut can do without
