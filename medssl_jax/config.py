@@ -125,9 +125,9 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
-    p.from_run = (
-        ""  # (on the command line also --config.pretrain.from) a run directory to take the pretrained network from, instead of pretraining
-    )
+    # (On the command line also --config.pretrain.from.) A run directory to take the pretrained network from, instead of pretraining; a
+    # detector goes on from it, or from "shipped", which is the package's own.
+    p.from_run = ""
     p.steps = 400
     p.batch = 32  # images a step, over all devices
     p.accumulate = 1  # micro-batches a step; negatives and batch statistics are those of a micro-batch
