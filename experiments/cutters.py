@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medssl_jax.evaluate import paired_difference
+from medssl_jax.figures.content import with_labels
 from medssl_jax.figures.detect import SHIPPED, Detector
 from medssl_jax.figures.partition import partition, snap
 from medssl_jax.figures.score import SURE, Detections, evaluate, meant, per_figure
@@ -81,6 +82,22 @@ def learned(detector: Detector) -> Cutter:
     """A detector with all its boxes from a score of 0.01 on, of which those above its own threshold are meant."""
     every = dataclasses.replace(detector, threshold=min(LEAST, detector.threshold))
     return Cutter(lambda images: [Detections(*one) for one in every(images)], detector.threshold)
+
+
+def labelled(way: Cutter) -> Cutter:
+    """The same with what is meant grown to letters and labels, as people box lettered panels."""
+
+    def find(images: Sequence[np.ndarray]) -> list[Detections]:
+        """What the way finds, and more of the figure."""
+        return [_grown(image, one, way.sure) for image, one in zip(images, way.find(images), strict=True)]
+
+    return Cutter(find, way.sure)
+
+
+def _grown(image: np.ndarray, found: Detections, sure: float) -> Detections:
+    boxes, meant = np.array(found.boxes, np.float32), found.scores >= sure
+    boxes[meant] = with_labels(image, boxes[meant])
+    return Detections(boxes, found.scores)
 
 
 def cut(samples: Iterable[Sample], ways: Mapping[str, Cutter]) -> Cuts:

@@ -2,6 +2,7 @@
 
 The folder holds `images/` and `panels.csv` (image, x0, y0, x1, y1: tight boxes in pixels), and `index.csv` that names each image's article.
 Beside the methods stand the whole figure as one panel and four equal quarters. It is a test set: nothing is chosen here.
+Its boxes are of lettered panels as a whole, so beside what is cut out stands the same with the letters and labels around it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from experiments import commit
 from experiments.cut_tables import EVERY, NOTHING, by_method, differences, one_score
-from experiments.cutters import PARTITION, TIGHT, Cutter, Sample, cut, cutters, summary
+from experiments.cutters import CONTROL, DETECTOR, PARTITION, TIGHT, Cutter, Sample, cut, cutters, labelled, summary
 from experiments.records import RECORDS
 from medssl_jax import cli
 from medssl_jax.errors import UserError
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 def measure(data: Path, ways: Mapping[str, Cutter], record: Path) -> int:
     """Scores of every way to cut, of all figures and article by article, into `record`; 0. Raises UserError for what cannot be read."""
     truths = read_panels(data / "panels.csv")
+    ways = {**ways, **{f"{name}, with labels": labelled(ways[name]) for name in (CONTROL, DETECTOR) if name in ways}}
     say(f"{data.name}: {len(truths)} figures, cut by {', '.join(ways)}.")
     cuts = cut((Sample(name, _image(data / "images" / name), boxes) for name, boxes in truths.items()), ways)
     write_json(record, {"dataset": data.name, "code": commit.current(), **summary(cuts, _groups(data, truths))})

@@ -74,6 +74,7 @@ def start(asked: argparse.Namespace) -> int:
         except Interrupted as reason:
             say(f"Interrupted: {reason}. The same command continues.")
             return reason.code
+        record.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, _kept(config, workdir, arm))
     print(table(asked.records))
     return 0
