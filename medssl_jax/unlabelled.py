@@ -20,9 +20,9 @@ from medssl_jax.data.sources import Dataset, Selection, Source, Unlabelled, desc
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.data.tiles import TileSource, load_all
 from medssl_jax.downstream.finetune import FineTuner
-from medssl_jax.downstream.predict import batched, segment
+from medssl_jax.downstream.predict import batched, blend
 from medssl_jax.downstream.refine import Refiner, SoftLabelled
-from medssl_jax.downstream.unlabelled import Guided, eight_bits, field_of_view, guided_maps, level
+from medssl_jax.downstream.unlabelled import SCALE, Guided, eight_bits, field_of_view, guided_maps, in_poses, level
 from medssl_jax.evaluate import baselines, segmentation_metrics
 from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.models import build_backbone, pixel_head
@@ -64,7 +64,7 @@ def segment_all(
         share = float(np.mean([mask.mean() for mask in reference_masks(config.method, dataset.pool, config.seed)]))
         prior = Prior(share, level(shares, share))
         say(f"The references take {prior.share:.1%} of an image; so does what the guided cluster's map has above {prior.level:.2f}.")
-        predict = _refined(config, dataset, SoftLabelled(pool, shares, prior.level), mesh, stop)
+        predict = _refined(config, dataset, SoftLabelled(pool, shares, prior.level), prior.share, mesh, stop)
         found = _scores(config, dataset, pretrained, mesh, predict, prior, workdir / "figures")
         _picture(workdir / "figures" / "shapes.png", config, dataset, pretrained, mesh, predict)
         _write(folder, dataset, predict)
@@ -80,8 +80,9 @@ def segment_all(
     ]
 
 
-def _refined(config: ConfigDict, dataset: Dataset, labelled: SoftLabelled, mesh: Mesh, stop: StopRequest) -> Segment:
-    """A fresh network that learned from the soft labels of the pool, with the fine-tuning's options."""
+def _refined(config: ConfigDict, dataset: Dataset, labelled: SoftLabelled, share: float, mesh: Mesh, stop: StopRequest) -> Segment:
+    """A fresh network that learned from the soft labels of the pool, with the fine-tuning's options; it marks what its maps have above
+    the level that leaves a share of the pool."""
     f = config.finetune
     tiles = load_all(TileSource(labelled, f.patch, option="finetune.patch"))
     recipe = dataclasses.replace(methods.view_recipe(config, dataset.channels, dataset.modality), scale=tuple(f.scale))
@@ -92,9 +93,16 @@ def _refined(config: ConfigDict, dataset: Dataset, labelled: SoftLabelled, mesh:
     tuner = FineTuner(task, f, mesh, {name: array[:1] for name, array in examples.items()}, calibration)
     best = tuner.run(examples, {}, sub_seed(config.seed, "refine"), None, stop, "refine")
     assert best.weights is not None
-    predict = jax.jit(tuner.task.predict, out_shardings=meshes.replicated(mesh))
+    predict = jax.jit(in_poses(tuner.task.predict, POSES[config.method.poses]), out_shardings=meshes.replicated(mesh))
     network = batched(predict, *best.weights, mesh, -(-BATCH // mesh.size) * mesh.size)
-    return lambda source: segment(network, (source[i]["image"] for i in range(len(source))), config.views.size)
+
+    def maps(source: Source) -> Iterator[np.ndarray]:
+        """The foreground's share of every pixel, in eight bits."""
+        for sums in blend(network, (source[i]["image"] for i in range(len(source))), config.views.size):
+            yield eight_bits(sums[..., 1] / sums.sum(-1), np.ones(sums.shape[:2], bool))
+
+    least = SCALE * level(maps(labelled.source), share)
+    return lambda source: (np.where(found > least, 1, 0) for found in maps(source))
 
 
 def _guided(

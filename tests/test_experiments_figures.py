@@ -46,6 +46,7 @@ def test_methods_are_scored_over_all_and_by_article(data, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert figures.table(record) in printed
     assert "| xycut | 1.000 | 1.000 |" in printed
+    assert scores["all"]["xycut, with labels"] == scores["all"]["xycut"]  # there are none
 
 
 def test_a_figure_that_cannot_be_read_is_told(tmp_path, capsys):

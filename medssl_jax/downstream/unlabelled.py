@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,25 +33,38 @@ class Guided(NamedTuple):
 def guided_maps(
     method: LocalDiscrimination, parts: Mapping[str, Any], mesh: Mesh, images: Iterable[np.ndarray], poses: Sequence[int] = (0,)
 ) -> Iterator[Guided]:
-    """Both maps of images uint8|uint16 [H, W, C] of any sizes, from windows as large as the method's crops, each seen in several poses of
-    `augment.dihedral`: errors differ from pose to pose, and what is there does not."""
+    """Both maps of images uint8|uint16 [H, W, C] of any sizes, from windows as large as the method's crops, each seen in several poses."""
     params, stats = ({name: parts[name][kind] for name in parts} for kind in ("params", "stats"))
 
     def both(params: Any, stats: Any, images: jax.Array) -> jax.Array:
-        """The mean over the poses of what the network says, turned back."""
+        """Clusters and vectors, one after the other."""
+        vectors, clusters, _ = method.maps(params, stats, to_unit(images), train=False)
+        return jnp.concatenate([clusters, vectors], axis=-1)
 
-        def posed(pose: jax.Array) -> jax.Array:
-            """Of one pose."""
-            each = jnp.full(len(images), pose)
-            vectors, clusters, _ = method.maps(params, stats, geometry.dihedral(to_unit(images), each), train=False)
-            return geometry.dihedral(jnp.concatenate([clusters, vectors], axis=-1), geometry.inverse_pose(each))
-
-        return jax.lax.map(posed, jnp.array(poses)).mean(0)
-
-    predict = batched(jax.jit(both, out_shardings=meshes.replicated(mesh)), params, stats, mesh, -(-BATCH // mesh.size) * mesh.size)
+    seen = jax.jit(in_poses(both, poses), out_shardings=meshes.replicated(mesh))
+    predict = batched(seen, params, stats, mesh, -(-BATCH // mesh.size) * mesh.size)
     for sums in blend(predict, images, method.recipe.size, group=1):
         clusters, vectors = np.split(sums, [sums.shape[-1] - parts["embed"]["params"]["conv2"]["kernel"].shape[-1]], axis=-1)
         yield _guided(clusters / clusters.sum(-1, keepdims=True), vectors, method.region_temperature)
+
+
+def in_poses(predict: Callable[[Any, Any, jax.Array], jax.Array], poses: Sequence[int]) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """`predict(params, carried, images [B, S, S, C]) -> [B, S, S, D]` as its mean over poses of `augment.dihedral`, each turned back.
+
+    Errors differ from pose to pose, and what is there does not.
+    """
+
+    def everywhere(params: Any, carried: Any, images: jax.Array) -> jax.Array:
+        """The mean."""
+
+        def once(pose: jax.Array) -> jax.Array:
+            """In one pose."""
+            each = jnp.full(len(images), pose)
+            return geometry.dihedral(predict(params, carried, geometry.dihedral(images, each)), geometry.inverse_pose(each))
+
+        return jax.lax.map(once, jnp.array(poses)).mean(0)
+
+    return everywhere
 
 
 def eight_bits(share: np.ndarray, inside: np.ndarray) -> np.ndarray:
