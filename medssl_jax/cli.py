@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import errno
+import itertools
 import json
 import os
 import re
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -25,6 +27,7 @@ FULL_MEMORY = (
     "the memory is full; lower --config.pretrain.batch, --config.finetune.batch or --config.model.width, set --config.model.remat=True, or "
     "keep the images out of the accelerator's memory with --config.data.placement=host."
 )
+OUTPUTS = ("workdir", "out", "landmarks")  # the options that say where a command writes
 HELP = "Every --config.* option stands with its meaning in medssl_jax/config.py."
 NO_CONFIG = "no config was given; use --config=configs/tower.py."
 
@@ -54,11 +57,12 @@ def guarded(command: Callable[[], int]) -> int:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return _complain(FULL_DISK.format(error.filename or "while writing"), FAILURE_EXIT)
+        if not error.filename:
+            raise
+        path, option = os.fsdecode(error.filename), _option_of(os.fsdecode(error.filename))
         if isinstance(error, PermissionError):
-            return _complain(f"no permission for {error.filename}; choose another --workdir or change its rights", FAILURE_EXIT)
-        if error.filename:
-            return _complain(f"{error.filename}: {error.strerror}; check --workdir and config.data.path.", FAILURE_EXIT)
-        raise
+            return _complain(f"no permission for {path}; change its rights, or choose another {option}.", FAILURE_EXIT)
+        return _complain(f"{path}: {error.strerror}; check {option}.", FAILURE_EXIT)
     except KeyboardInterrupt:
         return _complain(STOPPED, INTERRUPT_EXIT)
     except MemoryError:
@@ -81,6 +85,23 @@ def config() -> ConfigDict:
 def _complain(sentence: str, code: int) -> int:
     print(f"error: {sentence}", file=sys.stderr)
     return code
+
+
+def _option_of(path: str) -> str:
+    """The option on the command line that names the file, or the innermost folder around it; else the one that says where to write."""
+    file, places = Path(os.path.abspath(path)), _values(sys.argv[1:])
+    around = [(len(place.parts), name) for name, place in places if file.is_relative_to(place)]
+    own = [flag.name for flag in flags.FLAGS.get_flags_for_module(sys.argv[0])]
+    return f"--{max(around)[1]}" if around else next((f"--{name}" for name in OUTPUTS if name in own), "folder")
+
+
+def _values(arguments: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Each option with its value, or with each of several, as a path."""
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, joined, value = argument.partition("=")
+        for part in (value if joined else following).split(","):
+            if name.startswith("-") and part.strip():
+                yield name.lstrip("-"), Path(os.path.abspath(os.path.expanduser(part.strip())))
 
 
 def _parse(argv: list[str]) -> None:

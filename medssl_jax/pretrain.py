@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax import gallery, methods
+from medssl_jax.data.prepare import CHANNELS
 from medssl_jax.data.references import reference_masks, reference_tiles
 from medssl_jax.data.sources import Dataset, Selection, Source, Unlabelled, describe
 from medssl_jax.data.stream import example_batches, index_batches, sub_seed
@@ -96,12 +97,23 @@ def _check_unseen(dataset: Dataset, pool: Sequence[str], run: Path) -> None:
         )
 
 
+def _check_channels(dataset: Dataset, learned: int, run: Path) -> None:
+    """Raises UserError where the network learned from images of another number of channels."""
+    if dataset.channels != learned:
+        color = next((name for name, count in CHANNELS.items() if count == learned and dataset.channels in CHANNELS.values()), None)
+        remedy = f"set --config.data.color={color}" if color else "pretrain on images of as many channels"
+        raise UserError(
+            f"the network in {run} sees {learned} channels, and the images of {dataset.name} have {dataset.channels}; {remedy}."
+        )
+
+
 def check(config: ConfigDict, dataset: Dataset, mesh: Mesh) -> None:
     """Raises UserError for what `pretrain` would refuse, before anything is written."""
     if config.pretrain.from_run:
         run = Path(config.pretrain.from_run).expanduser()
         about = _about(run)
         checkpoint.check_inventory(run / "pretrained", about["files"])
+        _check_channels(dataset, about.get("channels", dataset.channels), run)
         _check_unseen(dataset, about["pool"], run)
         return
     if config.method.name == methods.NO_METHOD:

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from medssl_jax import cli
 from medssl_jax.errors import UserError
 from medssl_jax.figures.clef import BOX, Part, Row, line, read_lines, write_lines
-from medssl_jax.figures.looks import is_blank, looks
+from medssl_jax.figures.looks import PHOTOGRAPH, PLOT, is_blank, looks
 from medssl_jax.figures.partition import crops
 from medssl_jax.figures.read import Figure, figure_files, figures_of, name_of
 from medssl_jax.figures.sheet import key_of, save_thumbnail, thumbnail, write_sheet
@@ -33,7 +33,7 @@ from medssl_jax.figures.xycut import xycut
 from medssl_jax.train.logging import read_json, say
 
 FIGURES = flags.DEFINE_string("figures", None, "A folder of figures (PNG, JPEG, TIFF, PDF), or one of them.", allow_override=True)
-OUT = flags.DEFINE_string("out", None, "Where panels/, panels.csv and index.html are left.", allow_override=True)
+OUT = flags.DEFINE_string("out", None, "Where photographs/, plots/, panels.csv and index.html are left.", allow_override=True)
 METHOD = flags.DEFINE_enum(
     "method", None, ["detector", "xycut"], "A trained detector (where --run is given), or the cut along blank lines."
 )
@@ -44,7 +44,8 @@ SHARD = flags.DEFINE_string("shard", "1/1", "i/n: cut every n-th file, beginning
 MIN_SIDE = flags.DEFINE_integer("min-side", 32, "Pixels of the shorter side of a panel that is kept.", lower_bound=1)
 
 RECORD, TABLE = "separate.json", "panels.csv"
-PANELS, THUMBNAILS, PARTS = "panels", "thumbnails", "parts"
+PANELS = {PHOTOGRAPH: "photographs", PLOT: "plots"}  # so that the photographs alone are a data set
+THUMBNAILS, PARTS = "thumbnails", "parts"
 GROUP = 16  # figures that are cut at a time
 AHEAD = 8  # files that are read meanwhile
 LAZY = (".pdf", ".tif", ".tiff")  # files of any number of figures, read one by one
@@ -211,7 +212,7 @@ def _save(task: Task, figure: Figure, found: Boxes | None) -> list[Row]:
     for number, ((x0, y0, x1, y1), index) in enumerate(zip(places, which, strict=True), 1):
         panel = np.ascontiguousarray(image[y0:y1, x0:x1])
         kinds.append(looks(panel))
-        path = _path(task.out / PANELS, about, f"_{number}.png")
+        path = _path(task.out / PANELS[kinds[-1]], about, f"_{number}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(panel).save(path, compress_level=FAST)
         box = dict(zip(BOX, (figure.scale * np.array([x0, y0, x1, y1])).tolist(), strict=True))
@@ -257,7 +258,9 @@ def _join(task: Task) -> None:
     page = write_sheet(task.out, lines, cut_ones, str(number))
     if not cut_ones:
         raise UserError(f"none of the {len(lines)} figures of {task.figures} could be cut; the first: {lines[0]['error']}")
-    say(f"{len(set(map(key_of, lines)))} figures, of which {len(cut_ones)} were cut: {task.out / TABLE} and {page}")
+    kinds = Counter(one["looks"] for one in lines)
+    there = " and ".join(f"{kinds[kind]} panels in {task.out / folder}" for kind, folder in PANELS.items())
+    say(f"{len(set(map(key_of, lines)))} figures, of which {len(cut_ones)} were cut: {there}; see {page} and {task.out / TABLE}")
 
 
 if __name__ == "__main__":

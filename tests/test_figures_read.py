@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 from pypdf import PdfWriter
-from pypdf.generic import DictionaryObject, NameObject, NumberObject, StreamObject
+from pypdf.generic import ByteStringObject, DictionaryObject, NameObject, NumberObject, StreamObject
 
 from medssl_jax.errors import UserError
 from medssl_jax.figures import read
@@ -28,8 +29,18 @@ def embedded(image):
     return stream
 
 
-def write_pdf(path, pages, encrypt=None):
-    """A PDF whose pages hold these images; one and the same array is stored once."""
+AES = {
+    "AES-128": {"/V": NumberObject(4), "/R": NumberObject(4)},
+    "AES-256": {"/V": NumberObject(5), "/R": NumberObject(6), "/O": ByteStringObject(bytes(48)), "/U": ByteStringObject(bytes(48))},
+}
+CRYPTOGRAPHY = importlib.util.find_spec("cryptography") is not None
+
+
+def write_pdf(path, pages, encrypt=None, algorithm="RC4-128"):
+    """A PDF whose pages hold these images; one and the same array is stored once.
+
+    Without the package that AES needs, only what the file says of itself is AES.
+    """
     writer, stored = PdfWriter(), {}
     for images in pages:
         page = writer.add_blank_page(300, 300)
@@ -40,7 +51,12 @@ def write_pdf(path, pages, encrypt=None):
             objects[NameObject(f"/Im{number}")] = stored[id(image)]
         page[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): objects})
     if encrypt is not None:
-        writer.encrypt(encrypt, "the owner's", algorithm="RC4-128")
+        writer.encrypt(encrypt, "the owner's", algorithm=algorithm if CRYPTOGRAPHY else "RC4-128")
+    if algorithm in AES and not CRYPTOGRAPHY:
+        method = NameObject("/AESV2" if algorithm == "AES-128" else "/AESV3")
+        filters = DictionaryObject({NameObject("/StdCF"): DictionaryObject({NameObject("/CFM"): method})})
+        about = {**AES[algorithm], "/CF": filters, "/StmF": NameObject("/StdCF"), "/StrF": NameObject("/StdCF")}
+        writer._encrypt_entry.update({NameObject(key): value for key, value in about.items()})
     writer.write(path)
 
 
@@ -245,6 +261,18 @@ def test_pdfs_without_images_or_without_the_key(tmp_path, picture, pages, encryp
     figure = only(tmp_path / "a.pdf")
     assert (figure.image is None) == bool(said)
     assert said in figure.error
+
+
+@pytest.mark.parametrize("algorithm", list(AES))
+def test_a_pdf_encrypted_with_aes(tmp_path, picture, algorithm):
+    """Read where there is what reads it, else told once, however many pages there are."""
+    write_pdf(tmp_path / "a.pdf", [[picture], [picture], []], "", algorithm)
+    figure = only(tmp_path / "a.pdf")
+    if CRYPTOGRAPHY:
+        np.testing.assert_array_equal(figure.image, picture)
+    else:
+        remedy = "install what reads it (pip install 'pypdf[crypto]'), or save a copy without encryption."
+        assert figure.error == f"a.pdf is encrypted with AES; {remedy}"
 
 
 def test_no_figures_at_all(tmp_path):

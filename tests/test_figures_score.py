@@ -9,7 +9,7 @@ import pytest
 
 from medssl_jax.errors import UserError
 from medssl_jax.figures.boxes import extent, iou
-from medssl_jax.figures.clef import read_clef, read_panels
+from medssl_jax.figures.clef import read_clef, read_nlm, read_panels
 from medssl_jax.figures.score import (
     Detections,
     average_precision,
@@ -217,6 +217,35 @@ def test_other_xml_is_refused(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(UserError, match=said):
         read_clef(path)
+
+
+def test_lists_of_nlm(tmp_path):
+    """Made up in the form of the published ones: with a letter, with empty fields, and without fields for it."""
+    path = tmp_path / "eval.csv"
+    path.write_text("zou/5/a.jpg,1,0,61,40,panel,1,27,16,45,A\nzou/4/b.jpg,3,2,9,8,panel,,,,,\nzou/5/a.jpg,62,0,99,40,panel\n")
+    found = read_nlm(path)
+    assert list(found) == ["zou/5/a.jpg", "zou/4/b.jpg"]
+    assert found["zou/4/b.jpg"].dtype == np.float32
+    np.testing.assert_array_equal(found["zou/5/a.jpg"], [[1, 0, 61, 40], [62, 0, 99, 40]])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no list of panels"),
+        ("", "eval.csv is empty"),
+        ("image,x0,y0,x1,y1\n", "line 1 of .*eval.csv is not NLM's"),
+        ("a.jpg,1,0,61,40,panel\na.jpg,1,0,61,40,label\n", "line 2 of .* is not NLM's"),
+        ("a.jpg,1,,61,40,panel\n", "gives a.jpg the coordinate ''"),
+        ("a.jpg,1,2,0,4,panel\n", "the box 1, 2 to 0, 4"),
+    ],
+)
+def test_other_lists_are_refused(tmp_path, text, said):
+    path = tmp_path / "eval.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_nlm(path)
 
 
 def test_tables_of_panels(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from test_figures_looks import blobs, chart
 from test_figures_read import write_pdf
 from test_figures_xycut import grid
 from test_main import ENVIRONMENT, sentence
@@ -102,8 +103,20 @@ def test_the_sheet_shows_every_figure_and_every_error(done):
 
 def test_the_crops_are_a_data_set(done):
     data = tiny.config("tower").data.copy_and_resolve_references()
-    data.update({"source": "folder", "path": str(done / "panels"), "task": "none", "val_fraction": 0.0, "test_fraction": 0.0})
+    data.update({"source": "folder", "path": str(done / "photographs"), "task": "none", "val_fraction": 0.0, "test_fraction": 0.0})
     assert len(open_dataset(data).pool) == 16
+
+
+def test_plots_lie_apart(tmp_path, rng):
+    figure = np.full((284, 620, 3), 255, np.uint8)
+    figure[20:260, 10:250], figure[10:274, 280:610] = blobs(rng, 120), chart("bar", rng)
+    save(tmp_path / "in" / "sub" / "a.png", figure)
+    separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
+    assert [(row["looks"], row["crop"]) for row in rows(tmp_path / "out")] == [
+        ("photograph", "photographs/sub/a_png_1.png"),
+        ("plot", "plots/sub/a_png_2.png"),
+    ]
+    assert all((tmp_path / "out" / row["crop"]).is_file() for row in rows(tmp_path / "out"))
 
 
 def test_the_same_command_again_does_nothing_twice(folder, done, monkeypatch):
@@ -282,7 +295,7 @@ def test_the_command(folder, done, tmp_path):
     result = call(f"--figures={folder}", f"--out={tmp_path / 'out'}", "--method=xycut")
     assert result.returncode == 0, result.stderr
     assert "separate: 8/8 files" in result.stderr
-    assert f"8 figures, of which 5 were cut: {tmp_path / 'out' / 'panels.csv'}" in result.stderr
+    assert f"8 figures, of which 5 were cut: 16 panels in {tmp_path / 'out' / 'photographs'} and 0 panels" in result.stderr
     assert tree(tmp_path / "out") == tree(done)
 
 

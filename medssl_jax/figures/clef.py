@@ -1,4 +1,4 @@
-"""Boxes of panels in files: the truth as ImageCLEF's XML or as a table, and the table that `separate` writes.
+"""Boxes of panels in files: the truth as ImageCLEF's XML, NLM's lists or as a table, and the table that `separate` writes.
 
 The readers of truth give boxes float32 [N, 4] by the name of the figure: pixel corners (x0, y0, x1, y1), x0 < x1 and y0 < y1, x1 and y1
 the first pixel outside, in the order of the file, which ImageCLEF's accuracy depends on.
@@ -22,6 +22,8 @@ NAMES = ("image", "figure")  # columns with the figure's name
 FIGURE, BOX = ("source", "page", "figure"), ("x0", "y0", "x1", "y1")
 ROW = (*FIGURE, "panel", *BOX, "score", "width", "height", "looks", "crop", "error")  # columns of what `separate` writes
 Row = dict[str, str]
+NLM_FIELDS = (6, 11)  # of a line of NLM's lists, without and with the box and the text of the panel's letter
+NLM_PANEL = "panel"  # the sixth of them
 CORNERS = (BOX, ("x1", "y1", "x2", "y2"))  # columns with the box
 
 
@@ -45,6 +47,27 @@ def read_clef(path: Path | str) -> dict[str, np.ndarray]:
     if not figures:
         raise UserError(f"{path} holds no annotation with a filename; give a figure-separation file of ImageCLEF.")
     return figures
+
+
+def read_nlm(path: Path | str) -> dict[str, np.ndarray]:
+    """The boxes of NLM's multi-panel figures, from train.csv or eval.csv as github.com/GaetanLepage/compound-figure-separator has them.
+
+    A line a panel, no header: the image's path, which is the figure's name here, x0, y0, x1, y1 of the panel with its letter in whole
+    pixels, the word panel, and the letter's box and text, which may be empty or missing. Raises UserError for a file that is missing or has
+    other lines, and for a line that is no box.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no list of panels {path}; give a train.csv or eval.csv of NLM's multi-panel figures.")
+    figures: dict[str, list[list[float]]] = {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        for number, row in enumerate(csv.reader(file), 1):
+            if len(row) not in NLM_FIELDS or row[5] != NLM_PANEL:
+                raise UserError(f"line {number} of {path} is not NLM's; a line is IMAGE,x0,y0,x1,y1,panel and the letter's box and text.")
+            figures.setdefault(row[0], []).append([_number(path, row[0], text) for text in row[1:5]])
+    if not figures:
+        raise UserError(f"{path} is empty; give a train.csv or eval.csv of NLM's multi-panel figures.")
+    return {name: _boxes(path, name, boxes) for name, boxes in figures.items()}
 
 
 def read_panels(path: Path | str) -> dict[str, np.ndarray]:

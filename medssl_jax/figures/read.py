@@ -108,6 +108,8 @@ def _kind(path: Path) -> str | None:
 def _sentence(source: str, error: Exception) -> str:
     if isinstance(error, UserError):
         return f"{source} {error}."
+    if _is_locked(error):
+        return f"{source} is encrypted with AES; install what reads it (pip install 'pypdf[crypto]'), or save a copy without encryption."
     if isinstance(error, MemoryError):
         return f"{source} does not fit into the memory; make it smaller."
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
@@ -206,12 +208,13 @@ def _unlock(reader: pypdf.PdfReader) -> None:
     """Open what was encrypted without a password for reading."""
     if not reader.is_encrypted:
         return
-    try:
-        opened = reader.decrypt("")
-    except pypdf.errors.DependencyError as error:
-        raise UserError("is encrypted with AES; pip install cryptography, or save a copy without encryption") from error
-    if not opened:
+    if not reader.decrypt(""):
         raise UserError("is encrypted and needs a password; save a copy without one")
+
+
+def _is_locked(error: Exception) -> bool:
+    """Whether pypdf asks for the package that reads AES: on opening the file, or at the first page."""
+    return isinstance(error, pypdf.errors.DependencyError) and "AES" in str(error)
 
 
 def _embedded(reader: pypdf.PdfReader, number: int, smallest: int, seen: set[int]) -> Iterator[tuple[np.ndarray, int] | Exception]:
@@ -220,6 +223,8 @@ def _embedded(reader: pypdf.PdfReader, number: int, smallest: int, seen: set[int
         images = reader.pages[number - 1].images
         keys = images.keys()
     except Exception as error:  # pypdf raises many kinds for damage
+        if _is_locked(error):
+            raise  # once for the file, not for each of its pages
         yield error
         return
     for key in keys:
