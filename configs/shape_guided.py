@@ -23,6 +23,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c.name = "shape_guided"
     c.method.update({"name": "shape_guided", "clusters": 8, "shapes": "vessels", "references": 200, "field": "auto"})
     c.method.update({"adversary": 1.0, "discriminator_rate": 0.1, "discriminator_slope": 0.2, "fit": 0.3, "fit_sigma": 8.0, "tone": "any"})
+    c.method.poses = "mirrored"  # that an image is marked in, one after the other; all: quarter turns too, as vessels have no upright
     c.method.weights.update({"regions": 1.0, "balance": 0.0, "floor": 1.0, "agreement": 1.0})
     c.pretrain.update({"batch": 8, "steps": 500})
     c.pretrain.optimizer.learning_rate = 1e-3

@@ -4,6 +4,8 @@ python -m medssl_jax.main --config=configs/simcfs.py                       # fig
 python -m medssl_jax.main --config=configs/simcfs.py --config.data.path=/images/histology,/images/blood_cells,/images/x-rays
 python -m medssl_jax.main --config=configs/simcfs.py:paper --config.data.path=...     # one GPU
 
+python -m medssl_jax.main --config=configs/simcfs.py --config.pretrain.from=shipped --config.data.path=... # on from the package's detector
+
 The first is for a look: for use on real figures name folders of single images, of as many kinds as there are. No label is needed; folders
 of one class each make figures of one class, and of several folders each is a class at least.
 """

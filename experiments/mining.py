@@ -21,12 +21,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from experiments.grid import Group, Mining, digest
+from experiments.semireal import check_run
 from medssl_jax.data.dataset import Dataset, Selection, Source, describe
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.data.splits import split
 from medssl_jax.data.stream import sub_seed
+from medssl_jax.figures import detect
 from medssl_jax.figures.boxes import clip
-from medssl_jax.figures.detect import SHIPPED, Detector
 from medssl_jax.figures.distractors import IMAGE
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.singles import ByFolder
@@ -58,17 +59,19 @@ def single_images(dataset: Dataset, mining: Mining) -> list[str]:
 def mark(group: Group, run: Path | None) -> str:
     """Eight hexadecimal digits of the detector that cuts for the arm, that of a run or the one that ships; "" where none does.
 
-    Raises UserError for a run without a detector.
+    Raises UserError for a run without a detector, or with one that was trained on the group's data set.
     """
-    if group.arm.pool != DETECTOR or (run is None and not SHIPPED.exists()):
+    if group.arm.pool != DETECTOR or (run is None and not detect.SHIPPED.exists()):
         return ""
+    if run is not None:
+        check_run(run, (group.data.path,), "the figures")
     return of_run(run)
 
 
 @functools.lru_cache(maxsize=1)
 def of_run(run: Path | None) -> str:
     """The mark of a run's detector, or of the one that ships. Raises UserError for a run without one."""
-    found = Detector.load(run)
+    found = detect.Detector.load(run)
     return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(found.weights))).hexdigest()[:8]
 
 

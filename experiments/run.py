@@ -2,27 +2,27 @@
 
 Cells that have a record of the same config are passed over; the others share one pretraining a group (data set, arm, repeat). It may be
 stopped, or killed, at any point: the same command goes on. With --shard=i/n, n processes or machines take a share of the pretrainings each.
+The tables of compound figures are no fine-tunings, and measured by `compound`, `figures_ablation` and `figures_speed`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from experiments import commit, mining
+from experiments import commit, compound, figures_ablation, figures_speed, mining, semireal
 from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
 from experiments.records import RECORDS, Record, key
+from experiments.shares import LEFT_OUT, alone, share
 from medssl_jax import cli, experiment
 from medssl_jax import pretrain as pretraining
 from medssl_jax.data.sources import Dataset, open_dataset
@@ -36,7 +36,12 @@ from medssl_jax.train.mesh import make_mesh
 
 CONTROL = "random"  # the arm in whose turn the levels are measured
 LISTED = 20  # chosen images that a record names
-LEFT_OUT = 1  # exit code where something could not be run
+OTHERS: dict[str, Callable[[argparse.Namespace], int]] = {  # tables that are no fine-tunings
+    "figures": compound.start,
+    "figures-ablation": figures_ablation.start,
+    "figures-speed": figures_speed.start,
+}
+WITH_A_DETECTOR = ("figures", "figures-speed", "mining")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +57,35 @@ class Place:
 def main(arguments: Sequence[str]) -> int:
     """Run the groups that are asked for; the exit code: 0 where nothing is missing any more."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=list(TABLES), help="which table of experiments/README.md")
+    parser.add_argument("table", choices=[*TABLES, *OTHERS], help="which table of experiments/README.md")
     parser.add_argument("--data", type=Path, default=Path(), help="the folder that holds the data sets, each in a folder of its name")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="data sets, arms or both; all where nothing is given")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="data sets, arms or parts; all where nothing is given")
     parser.add_argument("--budget", choices=list(BUDGETS), default="small", help="small: two CPU cores; full: an accelerator")
     parser.add_argument("--shard", default="1/1", help="i/n: the i-th of n shares of the work, from 1")
     parser.add_argument("--workdir", type=Path, default=Path("runs/tables"), help="where pretrained networks and checkpoints are kept")
     parser.add_argument("--records", type=Path, default=RECORDS, help="where results are kept; those of the project where nothing is given")
     parser.add_argument("--list", action="store_true", help="print what is missing, and run nothing")
-    parser.add_argument("--run", type=Path, help="of mining: a run of configs/simcfs.py, whose detector cuts; else the one that ships")
+    parser.add_argument("--run", type=Path, help="of figures, figures-speed and mining: a run of configs/simcfs.py, whose detector is used")
+    parser.add_argument("--per-bucket", type=int, default=semireal.PER_BUCKET, help="of figures: semi-real figures of each of 18 buckets")
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: start(asked))
+    return cli.guarded(lambda: dispatch(asked))
+
+
+def dispatch(asked: argparse.Namespace) -> int:
+    """Hand the arguments to the table's own command; the exit code. Raises UserError for an option that means nothing to it."""
+    if asked.run is not None and asked.table not in WITH_A_DETECTOR:
+        raise UserError(f"--run={asked.run} means nothing to the table {asked.table}, which trains its own networks; leave it out.")
+    if asked.per_bucket != semireal.PER_BUCKET and asked.table != "figures":
+        raise UserError(f"--per-bucket={asked.per_bucket} means nothing to the table {asked.table}; leave it out.")
+    if asked.table not in OTHERS:
+        return start(asked)
+    if asked.budget != "small":
+        raise UserError(f"--budget={asked.budget} means nothing to the table {asked.table}; leave it out.")
+    return OTHERS[asked.table](asked)
 
 
 def start(asked: argparse.Namespace) -> int:
-    """Run or list what the arguments ask for; the exit code."""
+    """Run or list what the arguments ask for of a table of fine-tunings; the exit code."""
     keep_pages()
     wanted = chosen(asked.table, asked.budget, asked.only, asked.shard)
     if asked.list:
@@ -99,7 +118,7 @@ def chosen(table: str, budget: str, only: Sequence[str], shard: str) -> list[Gro
     unknown = [name for name in only if name not in parts[0] | parts[1]]
     if unknown:
         raise UserError(f"the table {table} has no {unknown[0]!r}; --only takes {', '.join(sorted(parts[0] | parts[1]))}.")
-    index, count = _share(shard)
+    index, count = share(shard)
     turn = {key: number for number, key in enumerate(dict.fromkeys(group.pretraining for group in every))}
     data, arms = ([name for name in only if name in names] for names in parts)
     mine = [group for group in every if turn[group.pretraining] % count == index - 1]
@@ -107,13 +126,6 @@ def chosen(table: str, budget: str, only: Sequence[str], shard: str) -> list[Gro
     if not wanted:
         raise UserError(f"the table {table} has no group of {', '.join(only) or 'that kind'} in the share {shard}; ask for another.")
     return wanted
-
-
-def _share(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UserError(f"--shard={text} is not a share; write --shard=2/4 for the second of four.")
-    return int(index), int(count)
 
 
 def title(group: Group) -> str:
@@ -149,17 +161,6 @@ def run(group: Group, place: Place, stop: StopRequest) -> bool:
         say(f"{title(group)}: passed over, {error}")
         return False
     return True
-
-
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock at `path`. Raises UserError where another process of this machine holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError("another process is at it; start the same command again once that is done.") from error
-        yield
 
 
 def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell], place: Place, stop: StopRequest) -> None:

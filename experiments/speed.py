@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import simclr, tower
+from experiments.machine import machine
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
 from medssl_jax.errors import UserError
@@ -198,19 +196,6 @@ def table(rows: list[dict[str, Any]]) -> str:
         cells.append(f"{r['ratio']:.2f} ({low:.2f} to {high:.2f})" if "ratio" in r else "-")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on, with the load of the last minute."""
-    names = ("jax", "jaxlib", "flax", "torch")
-    versions = {name: version(name) for name in names if importlib.util.find_spec(name)}
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), **versions}
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from medssl_jax.train.loop import Interrupted
 
 FOLDER = "unlabelled"
 DARK = {"method.tone": "dark"}  # one thing that is told beside the shape, as a ridge filter and a threshold are told it
-VESSELS = {"data.resize": 384, "data.tile": 96, "views.modality": "fundus", "method.shapes": "vessels"}
+VESSELS = {"data.resize": 384, "data.tile": 96, "views.modality": "fundus", "method.shapes": "vessels", "method.poses": "all"}
 LUNGS = {"data.resize": 64, "data.tile": 64, "views.modality": "xray", "method.shapes": "lungs"}
 LONGER = {"method.fit": 5.0, "method.fit_sigma": 6.0, "pretrain.steps": 2000}  # chosen on validation images, as fit 1 for the lungs
 SETS: dict[str, Mapping[str, Any]] = {
@@ -74,6 +74,7 @@ def start(asked: argparse.Namespace) -> int:
         except Interrupted as reason:
             say(f"Interrupted: {reason}. The same command continues.")
             return reason.code
+        record.parent.mkdir(parents=True, exist_ok=True)
         write_json(record, _kept(config, workdir, arm))
     print(table(asked.records))
     return 0

@@ -125,9 +125,9 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
-    p.from_run = (
-        ""  # (on the command line also --config.pretrain.from) a run directory to take the pretrained network from, instead of pretraining
-    )
+    # (On the command line also --config.pretrain.from.) A run directory to take the pretrained network from, instead of pretraining; a
+    # detector goes on from it, or from "shipped", which is the package's own.
+    p.from_run = ""
     p.steps = 400
     p.batch = 32  # images a step, over all devices
     p.accumulate = 1  # micro-batches a step; negatives and batch statistics are those of a micro-batch
@@ -262,6 +262,7 @@ _RULES: dict[str, Rule] = {
     "method.fit": _at_least(0),
     "method.fit_sigma": _POSITIVE,
     "method.tone": _one_of("any", "dark", "bright"),
+    "method.poses": _one_of("one", "mirrored", "all"),
     "method.discriminator_rate": _between(0, 1),
     "method.discriminator_slope": _between(0, 1),
     "method.references": _at_least(1),

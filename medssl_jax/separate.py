@@ -25,6 +25,7 @@ from tqdm import tqdm
 from medssl_jax import cli
 from medssl_jax.errors import UserError
 from medssl_jax.figures.clef import BOX, Part, Row, line, read_lines, write_lines
+from medssl_jax.figures.content import with_labels
 from medssl_jax.figures.looks import PHOTOGRAPH, PLOT, is_blank, looks
 from medssl_jax.figures.partition import crops
 from medssl_jax.figures.read import Figure, figure_files, figures_of, name_of
@@ -35,11 +36,13 @@ from medssl_jax.train.logging import read_json, say
 FIGURES = flags.DEFINE_string("figures", None, "A folder of figures (PNG, JPEG, TIFF, PDF), or one of them.", allow_override=True)
 OUT = flags.DEFINE_string("out", None, "Where photographs/, plots/, panels.csv and index.html are left.", allow_override=True)
 METHOD = flags.DEFINE_enum(
-    "method", None, ["detector", "xycut"], "A trained detector (where --run is given), or the cut along blank lines."
+    "method", "detector", ["detector", "xycut"], "The detector of --run or of the package, or the cut along blank lines."
 )
-RUN = flags.DEFINE_string("run", None, "A run of configs/simcfs.py, whose detector is used.", allow_override=True)
+RUN = flags.DEFINE_string("run", None, "A run of configs/simcfs.py, whose detector is used in place of the package's.", allow_override=True)
 PAD = flags.DEFINE_integer("pad", 0, "Pixels that are added around every panel.", lower_bound=0)
-BOXES = flags.DEFINE_enum("boxes", "tight", ["tight", "partition"], "The panels themselves, or a cut of the whole figure.")
+BOXES = flags.DEFINE_enum(
+    "boxes", "tight", ["tight", "labelled", "partition"], "The panels alone, with their letters and labels, or a cut of the whole figure."
+)
 SHARD = flags.DEFINE_string("shard", "1/1", "i/n: cut every n-th file, beginning with the i-th; the last of n such processes joins them.")
 MIN_SIDE = flags.DEFINE_integer("min-side", 32, "Pixels of the shorter side of a panel that is kept.", lower_bound=1)
 
@@ -62,7 +65,7 @@ class Task:
 
     figures: Path
     out: Path
-    method: str = "xycut"
+    method: str = "detector"
     run: Path | None = None
     pad: int = 0
     boxes: str = "tight"
@@ -98,8 +101,7 @@ def main() -> None:
     """Cut what --figures names into panels; leave them in --out with a table, and pages to look through."""
     figures, out = (Path(_given(flag)).expanduser() for flag in (FIGURES, OUT))
     run = Path(RUN.value).expanduser() if RUN.value else None
-    method = METHOD.value or ("detector" if run else "xycut")
-    separate(Task(figures, out, method, run, PAD.value, BOXES.value, MIN_SIDE.value, SHARD.value))
+    separate(Task(figures, out, METHOD.value, run, PAD.value, BOXES.value, MIN_SIDE.value, SHARD.value))
 
 
 def separate(task: Task) -> None:
@@ -109,7 +111,7 @@ def separate(task: Task) -> None:
     """
     number, count = task.share
     files = {name_of(file, task.figures): file for file in figure_files(task.figures)[number - 1 :: count]}
-    find = _finder(task)
+    find = finder(task)
     _claim(task)
     part = task.part(number)
     kept = part.lines(files)
@@ -157,7 +159,8 @@ def _claim(task: Task) -> None:
         raise UserError(f"{out} holds what was cut with {differ[0]}={there}, and it is {here} here; choose another --out.")
 
 
-def _finder(task: Task) -> Find:
+def finder(task: Task) -> Find:
+    """How the task finds panels in figures. Raises UserError where it needs a detector that does not exist."""
     if task.method == "xycut":
         return _cut_blank_lines
     from medssl_jax.figures.detect import Detector  # takes seconds to import, which the whitespace cut can do without
@@ -203,6 +206,7 @@ def _save(task: Task, figure: Figure, found: Boxes | None) -> list[Row]:
     if figure.image is None or found is None:
         return [line(**about, error=figure.error or f"{figure.source} is blank, so there is nothing to cut; leave it out.")]
     image, (boxes, scores) = figure.image, found
+    boxes = with_labels(image, boxes) if task.boxes == "labelled" else boxes
     places, which = crops(boxes, image.shape[1], image.shape[0], task.boxes == "partition", task.pad, task.min_side)
     if not len(places):
         small = f"{figure.source} has no panel of {task.min_side} px a side; lower --min-side to keep smaller ones."

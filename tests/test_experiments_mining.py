@@ -54,7 +54,7 @@ def table(monkeypatch):
     monkeypatch.setitem(grid.TABLES, "mining", {"cells": ("mined-whole", "mined-detector")})
     for module in (grid, runner):
         monkeypatch.setattr(module, "REPEATS", 1)
-    monkeypatch.setattr(mining, "SHIPPED", Path("/nowhere/detector.npz"))
+    monkeypatch.setattr(detect, "SHIPPED", Path("/nowhere/detector.npz"))
     runner.opened.cache_clear()
     runner.dataset_digest.cache_clear()
     mining.of_run.cache_clear()
@@ -163,6 +163,12 @@ def test_repeats_of_different_detectors_are_not_one_table(table, tmp_path, monke
 def test_a_run_without_a_detector_is_told(data, table, tmp_path, capsys):
     assert call(data, tmp_path, f"--run={data}", "--only", "mined-detector") == 2
     assert "holds no trained detector" in capsys.readouterr().err
+
+
+def test_a_detector_that_has_seen_the_cells_is_refused(data, table, tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"data": {"path": "/sets/tissue, /sets/cells/train"}}')
+    assert call(data, tmp_path, f"--run={tmp_path}", "--only", "mined-detector") == 2
+    assert "was trained on cells, of which the figures are made; train it on other images." in capsys.readouterr().err
 
 
 def test_other_figures_are_other_records(table, monkeypatch):

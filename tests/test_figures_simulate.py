@@ -331,6 +331,60 @@ def test_a_replayed_layout_keeps_its_geometry(tmp_path):
         assert figure["boxes"][0, 2] == figure["boxes"][1, 0]
 
 
+GRIDS = {  # cells of cuts with lines of 3 px; a 2 x 2, a row above a column, and three rows
+    "f": [(0, 0, 200, 100), (203, 0, 400, 100), (0, 103, 200, 300), (203, 103, 400, 300)],
+    "g": [(0, 0, 300, 120), (0, 123, 100, 400), (103, 123, 300, 250), (103, 253, 300, 400)],
+    "h": [(0, 0, 300, 90), (0, 93, 300, 190), (0, 193, 300, 400)],
+}
+
+
+@pytest.fixture
+def grids(tmp_path):
+    return table(tmp_path / "grids.csv", [f"{name},{','.join(map(str, box))}" for name, boxes in GRIDS.items() for box in boxes])
+
+
+def gaps(boxes):
+    """Pixels between every two panels that look at each other with nothing between them."""
+    found = []
+    for axis in (0, 1):
+        for a in boxes:
+            shared = np.minimum(a[3 - axis], boxes[:, 3 - axis]) - np.maximum(a[1 - axis], boxes[:, 1 - axis])
+            ahead = boxes[(shared > 0) & (boxes[:, axis] >= a[axis + 2])]
+            found += [(ahead[:, axis] - a[axis + 2]).min()] if len(ahead) else []
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("respaced", "low", "high"), [((0, 0), 0, 0), ((0.002, 0.01), 0.001, 0.01), ((0.011, 0.07), 0.01, 0.07)])
+def test_replayed_layouts_are_closed_or_spaced(grids, respaced, low, high):
+    style = Style(**{**BARE, "replayed": 1.0, "layouts": grids, "respaced": respaced, "distractors": 0.0, "degrade": False})
+    figures, own = Figures(Images(), style, 0), Figures(Images(), dataclasses.replace(style, respaced=()), 0)
+    for i in range(20):
+        layout, as_published = figures.plan(i).layout, own.plan(i).layout
+        found = gaps(layout.boxes)
+        assert set(found) == {layout.gap}
+        assert low * layout.width <= layout.gap <= high * layout.width
+        assert (layout.width, layout.height) == (as_published.width, as_published.height)
+        np.testing.assert_allclose(layout.boxes, as_published.boxes, atol=max(layout.gap, as_published.gap) / 2 + 3)
+        np.testing.assert_array_equal(figures[i]["boxes"], layout.boxes)
+    assert high == 0 or len({figures.plan(i).layout.gap / figures.plan(i).layout.width for i in range(20)}) > 5
+
+
+def test_gaps_leave_room_for_panels():
+    boxes = np.array([[0, 0, 100, 20], [0, 23, 100, 60], [0, 63, 100, 300]])
+    spaced = replay.respace(Layout(100, 300, boxes, 3), 12)
+    assert spaced.gap == 4  # the smallest panel has 20 px of which 16 are kept
+    assert (spaced.boxes[:, 2:] - spaced.boxes[:, :2]).min() >= layouts.TINY
+    pinwheel = np.array([[0, 0, 60, 30], [63, 0, 90, 60], [33, 63, 90, 90], [0, 33, 30, 90], [33, 33, 60, 60]])
+    np.testing.assert_array_equal(replay.respace(Layout(90, 90, pinwheel, 3), 0).boxes, pinwheel)  # no straight line parts them
+
+
+def test_replayed_layouts_have_so_many_panels(grids):
+    style = Style(**{**BARE, "replayed": 1.0, "layouts": grids, "panels": (4, 9)})
+    assert {len(plan.kinds) for plan in map(Figures(Images(), style, 0).plan, range(10))} == {4}
+    with pytest.raises(UserError, match="has 5 to 9 panels; change the style's panels"):
+        Figures(Images(), dataclasses.replace(style, panels=(5, 9)))
+
+
 def test_replayed_cells_get_images_of_about_their_shape(tmp_path):
     """Of images of four shapes, those are taken of which little is cut off, where there are any among the tried."""
     path = table(tmp_path / "own.csv", ["f,0,0,100,133", "f,110,0,210,100"])
@@ -388,6 +442,7 @@ def test_tables_of_layouts_that_cannot_be_used(tmp_path, lines, header, said):
         ({"grounds": (0, 0, 0)}, "nor all of them 0"),
         ({"rescale": (2, 1)}, "no rising range"),
         ({"quality": (0, 95)}, "must lie from 1 to 100"),
+        ({"respaced": (0.1, 0.2)}, "must lie from 0 to 0.07"),
     ],
 )
 def test_styles_that_cannot_be(changes, said):

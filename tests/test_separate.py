@@ -17,9 +17,14 @@ from test_figures_xycut import grid
 from test_main import ENVIRONMENT, sentence
 
 from medssl_jax import separate as command
+from medssl_jax.config import base
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.errors import UserError
 from medssl_jax.figures import detect, read, sheet
+from medssl_jax.figures.boxes import iou
+from medssl_jax.figures.pools import open_pools
+from medssl_jax.figures.simulate import Figures
+from medssl_jax.figures.style import Style
 from medssl_jax.separate import Task, separate
 
 
@@ -186,6 +191,30 @@ def test_a_partition_leaves_nothing_out(tmp_path, rng):
     save(tmp_path / "a.png", grid(rng, rows=1, columns=2, side=60, gap=9, margin=4)[0])
     separate(Task(tmp_path / "a.png", tmp_path / "out", "xycut", boxes="partition"))
     assert [[int(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in rows(tmp_path / "out")] == [[0, 0, 67, 68], [70, 0, 137, 68]]
+
+
+def test_labelled_boxes_take_in_the_letters(tmp_path, rng):
+    image, _ = grid(rng, rows=1, columns=2, side=100, gap=30, margin=20)
+    image[4:14, 22:30], image[4:14, 152:160] = 0, 0
+    save(tmp_path / "a.png", image)
+    for kind, top in (("tight", "20"), ("labelled", "4")):
+        separate(Task(tmp_path / "a.png", tmp_path / kind, "xycut", boxes=kind))
+        assert [row["y0"] for row in rows(tmp_path / kind)] == [top, top]
+
+
+def test_the_detector_of_the_package_parts_what_touches(tmp_path):
+    """Without --method and --run: simulated figures of the built-in sample without a gap, most of whose panels are found."""
+    frames = open_pools(base("small").data).train
+    style = Style(counts=(0, 1, 1, 1, 0, 0, 0, 0), replayed=0.0, zero_gap=1.0, intra_class=0.0, distractors=0.0)
+    figures = [Figures(frames, style, seed=0)[k] for k in range(8)]
+    for figure in figures:
+        save(tmp_path / "in" / f"{figure['id']}.png", figure["image"])
+    separate(Task(tmp_path / "in", tmp_path / "out"))
+    lines, right = rows(tmp_path / "out"), 0
+    for figure in figures:
+        found = [[int(row[key]) for key in ("x0", "y0", "x1", "y1")] for row in lines if row["source"] == f"{figure['id']}.png"]
+        right += (iou(figure["boxes"], np.float32(found)).max(1) > 0.5).sum()
+    assert right >= 0.8 * sum(len(figure["boxes"]) for figure in figures)
 
 
 def test_boxes_of_a_huge_figure_are_in_its_own_pixels(tmp_path, rng, monkeypatch):

@@ -214,9 +214,32 @@ def test_guided_maps_of_a_whole_image(started):
 
 def test_soft_labels_are_sure_at_both_ends():
     share, inside = np.array([[0.0, 0.25, 0.5], [0.9, 1.0, 0.9]]), np.array([[True, True, True], [True, True, False]])
-    label, confidence = np.moveaxis(refine.soft_label(share, inside) / 255, -1, 0)
+    kept = unlabelled.eight_bits(share, inside)
+    label, confidence = np.moveaxis(refine.soft_label(kept, 0.5) / 255, -1, 0)
     np.testing.assert_allclose(label, [[0, 0.25, 0.5], [0.9, 1, 0]], atol=1 / 255)
-    np.testing.assert_allclose(confidence, [[1, 0.5, 0], [0.8, 1, 1]], atol=1 / 255)
+    np.testing.assert_allclose(confidence, [[1, 0.5, 0], [0.8, 1, 1]], atol=2 / 255)
+    label, confidence = np.moveaxis(refine.soft_label(kept, 0.25) / 255, -1, 0)
+    np.testing.assert_allclose(label, [[0, 0.5, 0.75], [27 / 28, 1, 0]], atol=2 / 255)  # odds times 3
+    np.testing.assert_allclose(confidence, [[1, 0, 0.5], [26 / 28, 1, 1]], atol=3 / 255)
+
+
+def test_the_level_leaves_a_share_of_all_pixels_above():
+    maps = [np.random.default_rng(k).integers(0, 256, (40, 50)).astype(np.uint8) for k in range(3)]
+    for share in (0.1, 0.5, 0.8):
+        found = unlabelled.level(maps, share)
+        assert np.mean([m / 255 > found for m in maps]) == pytest.approx(share, abs=0.01)
+    for same in (0, 255):
+        assert 0 < unlabelled.level([np.full((4, 4), same, np.uint8)], 0.1) < 1
+
+
+@pytest.mark.parametrize("pose", range(4))
+def test_guided_maps_turn_with_the_image(started, pose):
+    """Seen in every pose, a turned image has the turned map."""
+    method, params, carried, _ = started
+    parts, image = method.transferable(params, carried), tiny.images(1, 40)[0]
+    turned = np.ascontiguousarray(np.rot90(image[:, ::-1], pose))
+    one, other = unlabelled.guided_maps(method, parts, meshes.make_mesh(jax.devices()[:1]), [image, turned], range(8))
+    np.testing.assert_allclose(other.cluster, np.rot90(one.cluster[:, ::-1], pose), atol=1e-5)
 
 
 def test_field_of_view():

@@ -389,6 +389,17 @@ def test_a_run_resumes_bit_for_bit_and_says_when_it_is_finished(folders, tmp_pat
     assert (whole / "detector.json").stat().st_mtime_ns == before
 
 
+def test_a_training_goes_on_from_an_earlier_detector(folders, tmp_path):
+    """With a rate of nothing the detector stays what it was."""
+    c = config()
+    c.data.path, c.pretrain.steps = str(folders / "cells"), 2
+    experiment.run(c, tmp_path / "first", "the command")
+    c.pretrain.from_run, c.pretrain.optimizer.learning_rate, c.seed = str(tmp_path / "first"), 1e-12, 1
+    experiment.run(c, tmp_path / "second", "the command")
+    first, second = (Detector.load(tmp_path / name).weights for name in ("first", "second"))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), first, second)
+
+
 @pytest.mark.parametrize("size", ["small", "paper"])
 def test_the_config_is_valid(size):
     c = tiny.config("simcfs", size)
@@ -403,7 +414,8 @@ def test_the_config_is_valid(size):
     [
         ("figures.size", 300, r"config\.figures\.size=300 is no multiple of 64; set --config\.figures\.size=320"),
         ("method.side", "both", r"config\.method\.side='both' is no side loss; choose one of scale_free, original"),
-        ("pretrain.from_run", "runs/tower", "simcfs does not start from another run"),
+        ("pretrain.from_run", "runs/tower", r"runs/tower holds no trained detector"),
+        ("pretrain.from_run", "shipped", r"another size; set --config\.model\.width=32 --config\.model\.blocks=2"),
         ("pretrain.batch", 6, r"config\.pretrain\.batch=6 cannot be divided over 4 device"),
         ("figures.style.quality", (0, 200), "quality"),
         ("data.path", "/nowhere", "does not exist"),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 from pathlib import Path
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from medssl_jax import methods
+from medssl_jax.figures import detect
+from medssl_jax.models import detector
 from medssl_jax.train import feed, optimizer
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.state import State, init_state
@@ -93,3 +97,45 @@ class Trainer:
             state, log = self.step(state, next(batches))
             logs.append({name: float(value) for name, value in log.items()})
         return state, logs
+
+
+def figure_sets(home: Path) -> Path:
+    """The folders that the tables of compound figures read: two figures of grey panels on white, single images, layouts."""
+    rng = np.random.default_rng(0)
+    for name in ("compound_figures/images", "panel_layouts"):
+        (home / name).mkdir(parents=True)
+    for name, boxes in PANELS.items():
+        image = np.full((200, 200, 3), 255, np.uint8)
+        for x0, y0, x1, y1 in boxes:
+            image[y0:y1, x0:x1] = rng.integers(0, 150, (y1 - y0, x1 - x0, 3))
+        Image.fromarray(image).save(home / "compound_figures" / "images" / name)
+    _table(home / "compound_figures" / "panels.csv", ["image", "x0", "y0", "x1", "y1"], [[n, *box] for n, b in PANELS.items() for box in b])
+    _table(home / "compound_figures" / "index.csv", ["image", "n_panels"], [[name, len(boxes)] for name, boxes in PANELS.items()])
+    for folder, count in SINGLES:
+        (home / folder).mkdir(parents=True)
+        for i in range(count):
+            coarse = rng.integers(30, 200, (6, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+            Image.fromarray(coarse).save(home / folder / f"{i}.png")
+    layouts = [[f"{r}x{c}", 103 * x, 103 * y, 103 * x + 100, 103 * y + 100] for r, c in LAYOUTS for y in range(r) for x in range(c)]
+    _table(home / "panel_layouts" / "imageclef2016_training_boxes.csv", ["figure", "x1", "y1", "x2", "y2"], layouts)
+    return home
+
+
+PANELS = {"one_a.png": [(10, 10, 90, 90), (110, 10, 190, 90)], "two_a.png": [(10, 10, 190, 90), (10, 110, 190, 190)]}
+SINGLES = (("pbc_blood_cells/train/a", 2), ("pbc_blood_cells/train/b", 2), ("pbc_blood_cells/test/b", 3), ("chase_db1/images", 4))
+LAYOUTS = ((1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4))  # rows, columns of panels with 3 px between them
+
+
+def untrained_run(folder: Path) -> Path:
+    """A run directory with a small detector of 64 px that finds what random weights say."""
+    folder.mkdir()
+    shapes, _ = jax.eval_shape(detector(4, blocks=1).init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
+    detect.keep(folder, detect.Detector(weights, 4, 1, 64, 0.4))
+    return folder
+
+
+def _table(path: Path, head: list[str], rows: list[list]) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([head, *rows])

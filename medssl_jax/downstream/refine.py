@@ -1,7 +1,8 @@
 """A segmenter that learns from soft labels, each pixel with the confidence in its label (the refinement of shape-guided clusters).
 
-The paper shows the idea in a figure and gives no formula: the cluster's map p0 as the label and |2 p0 - 1| as the confidence are ours. The
-likeness to the cluster's vector as a second opinion made the labels worse (experiments/README.md).
+The paper shows the idea in a figure and gives no formula. The cluster's map, calibrated to be p = 1/2 at a level, as the label and
+|2 p - 1| as the confidence are ours. The likeness to the cluster's vector as a second opinion made the labels worse
+(experiments/README.md).
 """
 
 from __future__ import annotations
@@ -39,25 +40,27 @@ class Refiner(Segmenter):
         return soft_label_loss(logits, views["label"], views["confidence"]), ({"stats": stats}, {})
 
 
-def soft_label(share: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """A map [H, W] in [0, 1] -> label and confidence, uint8 [H, W, 2]; surely background outside of `inside`, bool [H, W]."""
-    label = np.where(inside, share, 0)
+def soft_label(share: np.ndarray, level: float) -> np.ndarray:
+    """A map uint8 [H, W] -> label and confidence, uint8 [H, W, 2]; the label's odds are the map's over those of the `level` in (0, 1)."""
+    p = share.astype(np.float32) / SCALE
+    label = p * (1 - level) / (p * (1 - level) + (1 - p) * level)
     return np.rint(SCALE * np.stack([label, np.abs(2 * label - 1)], axis=-1)).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class SoftLabelled:
-    """A source's images with soft labels in place of masks."""
+    """A source's images with soft labels, made of maps uint8 [H, W], in place of masks."""
 
     source: Source
-    labels: Sequence[np.ndarray]
+    shares: Sequence[np.ndarray]
+    level: float
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
         example = self.source[index]
-        return {"image": example["image"], "mask": self.labels[index], "id": example["id"]}
+        return {"image": example["image"], "mask": soft_label(self.shares[index], self.level), "id": example["id"]}
 
     def info(self, index: int) -> Info:
         """What is known without decoding."""

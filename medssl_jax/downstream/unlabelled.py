@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from scipy.ndimage import minimum_filter
 
-from medssl_jax.augment import to_unit
+from medssl_jax.augment import geometry, to_unit
 from medssl_jax.downstream.predict import batched, blend
 from medssl_jax.methods import LocalDiscrimination
 from medssl_jax.methods.shape_guided import DARKEST, GUIDED, RIM
@@ -19,6 +19,8 @@ from medssl_jax.train import mesh as meshes
 
 BATCH = 32  # windows at a time
 SMALL = 1e-12
+SCALE = 255
+ENDS = (0.05, 0.95)  # lowest and highest level
 
 
 class Guided(NamedTuple):
@@ -28,18 +30,58 @@ class Guided(NamedTuple):
     likeness: np.ndarray
 
 
-def guided_maps(method: LocalDiscrimination, parts: Mapping[str, Any], mesh: Mesh, images: Iterable[np.ndarray]) -> Iterator[Guided]:
-    """Both maps of images uint8|uint16 [H, W, C] of any sizes, from windows as large as the method's crops."""
+def guided_maps(
+    method: LocalDiscrimination, parts: Mapping[str, Any], mesh: Mesh, images: Iterable[np.ndarray], poses: Sequence[int] = (0,)
+) -> Iterator[Guided]:
+    """Both maps of images uint8|uint16 [H, W, C] of any sizes, from windows as large as the method's crops, each seen in several poses."""
     params, stats = ({name: parts[name][kind] for name in parts} for kind in ("params", "stats"))
 
     def both(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+        """Clusters and vectors, one after the other."""
         vectors, clusters, _ = method.maps(params, stats, to_unit(images), train=False)
         return jnp.concatenate([clusters, vectors], axis=-1)
 
-    predict = batched(jax.jit(both, out_shardings=meshes.replicated(mesh)), params, stats, mesh, -(-BATCH // mesh.size) * mesh.size)
+    seen = jax.jit(in_poses(both, poses), out_shardings=meshes.replicated(mesh))
+    predict = batched(seen, params, stats, mesh, -(-BATCH // mesh.size) * mesh.size)
     for sums in blend(predict, images, method.recipe.size, group=1):
         clusters, vectors = np.split(sums, [sums.shape[-1] - parts["embed"]["params"]["conv2"]["kernel"].shape[-1]], axis=-1)
         yield _guided(clusters / clusters.sum(-1, keepdims=True), vectors, method.region_temperature)
+
+
+def in_poses(predict: Callable[[Any, Any, jax.Array], jax.Array], poses: Sequence[int]) -> Callable[[Any, Any, jax.Array], jax.Array]:
+    """`predict(params, carried, images [B, S, S, C]) -> [B, S, S, D]` as its mean over poses of `augment.dihedral`, each turned back.
+
+    Errors differ from pose to pose, and what is there does not.
+    """
+
+    def everywhere(params: Any, carried: Any, images: jax.Array) -> jax.Array:
+        """The mean."""
+
+        def once(pose: jax.Array) -> jax.Array:
+            """In one pose."""
+            each = jnp.full(len(images), pose)
+            return geometry.dihedral(predict(params, carried, geometry.dihedral(images, each)), geometry.inverse_pose(each))
+
+        return jax.lax.map(once, jnp.array(poses)).mean(0)
+
+    return everywhere
+
+
+def eight_bits(share: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """A map [H, W] in [0, 1] as uint8, 0 outside of `inside`, bool [H, W]: of many images no more is kept."""
+    return np.rint(SCALE * np.where(inside, share, 0)).astype(np.uint8)
+
+
+def level(maps: Iterable[np.ndarray], share: float) -> float:
+    """The value above which lies a given share of all pixels of maps uint8 [H, W], in [0, 1] as the maps before `eight_bits`.
+
+    What is told of a shape tells how much of an image it takes (ours). A map that is the same everywhere has no such level; what is
+    returned is never at an end.
+    """
+    counts = sum(np.bincount(found.ravel(), minlength=SCALE + 1) for found in maps)
+    above = np.cumsum(np.asarray(counts)[::-1])[::-1]
+    first = int(np.argmax(above <= share * above[0])) if above[-1] <= share * above[0] else SCALE
+    return float(np.clip((first - 0.5) / SCALE, *ENDS))
 
 
 def _guided(clusters: np.ndarray, vectors: np.ndarray, temperature: float) -> Guided:

@@ -7,6 +7,7 @@ parts above each other add heights), so every row and column fills the figure ex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
@@ -69,6 +70,13 @@ def draw_gap(rng: np.random.Generator, style: Style, intra: bool) -> float:
     if intra:
         return float(rng.uniform(0, style.intra_gap))
     return 0.0 if rng.random() < style.zero_gap else float(np.interp(rng.uniform(GAPS[0][0], GAPS[0][-1]), *GAPS))
+
+
+def draw_gap_between(rng: np.random.Generator, low: float, high: float, width: int) -> int:
+    """Pixels of a gap of `low` to `high` of a figure's width, by the same quantiles: 1 px at least, or 0 where `high` is."""
+    share = np.interp(rng.uniform(*np.interp((low, high), GAPS[1], GAPS[0])), *GAPS)
+    pixels = min(max(round(share * width), ceil(low * width)), floor(high * width))
+    return max(pixels, 1) if high else 0
 
 
 def draw_tree(rng: np.random.Generator, aspects: np.ndarray, weights: Sequence[float]) -> Tree:

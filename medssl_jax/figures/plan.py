@@ -12,7 +12,7 @@ from medssl_jax.figures.distractors import BLOT, DIAGRAM, IMAGE, PLOT, draw_kind
 from medssl_jax.figures.layouts import Layout, Pad
 from medssl_jax.figures.letters import BLACK, WHITE, Color, Letters
 from medssl_jax.figures.pen import Theme, draw_theme
-from medssl_jax.figures.replay import Published, group, read_layouts, replay
+from medssl_jax.figures.replay import Published, group, layouts_of, replay, respace
 from medssl_jax.figures.singles import Shown, Singles, closest
 from medssl_jax.figures.style import Style
 
@@ -110,10 +110,12 @@ def _only_images(kinds: tuple[str, ...], images: list[Shown]) -> tuple[Shown | N
 
 def _replayed(rng: Rng, singles: Singles, style: Style, plan: Plan, side: float) -> Plan:
     """The plan with the boxes of a published figure, each filled by an image of about its shape."""
-    published = read_layouts(style.layouts)
+    published = layouts_of(style.layouts, *map(int, style.panels))
     chosen = published[rng.integers(len(published))]
     chosen = group(chosen) if style.grouped else chosen
     layout, count = replay(chosen, side), len(chosen.boxes)
+    if style.respaced:
+        layout = respace(layout, layouts.draw_gap_between(rng, style.respaced[0], style.respaced[1], layout.width))
     kinds = (IMAGE,) * count if plan.intra or not style.distractors else _replayed_kinds(rng, chosen, style)
     cropped, sizes = bool(rng.random() < style.cropped), layout.boxes[:, 2:] - layout.boxes[:, :2]
     tried = TRIED if style.keep_aspect else 1

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from medssl_jax.errors import UserError
-from medssl_jax.figures.layouts import SMALLEST, Layout
+from medssl_jax.figures.boxes import extent
+from medssl_jax.figures.layouts import SMALLEST, TINY, Layout
+from medssl_jax.figures.partition import partition
 
 SHIPPED = Path(__file__).with_name("rsiil_layouts.csv")  # 189 figures, MIT; see rsiil_layouts.LICENSE.txt
 COLUMNS = ("figure", "x1", "y1", "x2", "y2")
@@ -57,6 +59,15 @@ def read_layouts(path: str = "") -> tuple[Published, ...]:
     kept = tuple(layout for layout in found if not _overlapping(layout.boxes))
     if not kept:
         raise UserError(f"the table of layouts {table} has no figure whose panels lie apart; check its boxes.")
+    return kept
+
+
+@functools.lru_cache(maxsize=16)
+def layouts_of(path: str, least: int, most: int) -> tuple[Published, ...]:
+    """The layouts of a CSV that have `least` to `most` panels. Raises UserError as `read_layouts` does, and where there is none."""
+    kept = tuple(layout for layout in read_layouts(path) if least <= len(layout.boxes) <= most)
+    if not kept:
+        raise UserError(f"no layout of {path or 'the package'} has {least} to {most} panels; change the style's panels.")
     return kept
 
 
@@ -130,6 +141,16 @@ def replay(layout: Published, side: float) -> Layout:
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
     width, height = (int(v) for v in np.maximum(np.rint(size * scale), boxes[:, 2:].max(0)))
     return Layout(width, height, boxes, _gap(boxes))
+
+
+def respace(layout: Layout, gap: int) -> Layout:
+    """The layout with `gap` px between all neighbours, none at 0, and the same extent: the cells of its recursive cut.
+
+    The gap is narrower where it would leave less than 16 px of a panel. Panels that no straight line separates stay where they are.
+    """
+    smallest = int((layout.boxes[:, 2:] - layout.boxes[:, :2]).min())
+    narrowed = min(gap, max(smallest - TINY, 0))
+    return layout._replace(boxes=partition(layout.boxes, extent(layout.boxes), narrowed).astype(int), gap=narrowed)
 
 
 def _gap(boxes: np.ndarray) -> int:

@@ -13,7 +13,7 @@ from medssl_jax.figures.degrade import degrade
 from medssl_jax.figures.partition import partition
 from medssl_jax.figures.plan import Plan, make_plan
 from medssl_jax.figures.render import render
-from medssl_jax.figures.replay import read_layouts
+from medssl_jax.figures.replay import layouts_of
 from medssl_jax.figures.singles import Singles
 from medssl_jax.figures.style import Style
 
@@ -46,7 +46,7 @@ class Figures:
         self.style, self.seed, self._count = style or Style(), seed, count
         self.singles = Singles(source)
         if self.style.replayed:
-            read_layouts(self.style.layouts)  # what is wrong with a table is told before the first figure
+            layouts_of(self.style.layouts, *map(int, self.style.panels))  # what is wrong with a table is told before the first figure
 
     def __len__(self) -> int:
         return self._count

@@ -11,7 +11,13 @@ from medssl_jax.errors import UserError
 
 COUNTS = (0.5, 37.1, 16.9, 19.5, 4.8, 9.8, 6.8, 4.7)  # ImageCLEF 2016, training: 1, 2, 3, 4, 5, 6, 7 to 9, 10 and more panels
 WEIGHTS = {"counts": len(COUNTS), "arrangements": 3, "grounds": 3}  # options that are lists of weights, and their lengths
-RANGES = {"side": (64, 4000), "rescale": (0.1, 4), "quality": (1, 100)}  # options that are ranges, and what they must lie in
+RANGES = {  # options that are ranges, and what they must lie in
+    "side": (64, 4000),
+    "panels": (1, 1000),
+    "respaced": (0, 0.07),
+    "rescale": (0.1, 4),
+    "quality": (1, 100),
+}
 Range = tuple[float, float]
 
 
@@ -26,6 +32,8 @@ class Style:
     arrangements: tuple[float, ...] = (0.45, 0.45, 0.1)  # weights of rows, columns, recursive cuts
     replayed: float = 0.1  # takes the boxes of a published figure instead
     layouts: str = ""  # a CSV of published layouts; "" for those that come with the package
+    panels: Range = (1, 1000)  # of such a layout, before strips are one
+    respaced: tuple[float, ...] = ()  # gaps that such a layout gets, from and to, (0, 0) so that panels touch; () keeps its own
     grouped: bool = True  # the strips of a blot in such a layout are one panel
     side: Range = (300, 640)  # pixels of the longer side, before degradation; figures of many panels are larger
     zero_gap: float = 0.2  # no gap at all, outside the intra-class mode
@@ -56,7 +64,7 @@ class Style:
             if (length := WEIGHTS.get(field.name)) and (len(value) != length or min(value) < 0 or sum(value) <= 0):
                 raise UserError(f"the style {field.name}={value!r} is no list of {length} weights; none may be below 0, nor all of them 0.")
             low, high = RANGES.get(field.name, (0, 0))
-            if high and not (len(value) == 2 and low <= value[0] <= value[1] <= high):
+            if high and value != field.default and not (len(value) == 2 and low <= value[0] <= value[1] <= high):
                 raise UserError(f"the style {field.name}={value!r} is no rising range; it must lie from {low} to {high}.")
 
 

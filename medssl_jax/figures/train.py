@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -27,9 +30,10 @@ from medssl_jax.train import checkpoint, feed, optimizer
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import Logger, say
 from medssl_jax.train.loop import Plan, StopRequest, train
-from medssl_jax.train.state import State, init_state
+from medssl_jax.train.state import State, fresh_state, init_state
 from medssl_jax.train.step import make_step
 
+SHIPPED = "shipped"  # config.pretrain.from: the detector that comes with the package
 PHASE = "detector"  # in metrics.jsonl
 LARGEST_EPOCH = 2**20  # figures, before they come again in another order
 
@@ -50,9 +54,8 @@ def run(config: ConfigDict, mesh: Mesh, workdir: Path, stop: StopRequest, pools:
 
 def check(config: ConfigDict, mesh: Mesh) -> Pools:
     """The single images of the config. Raises UserError for what cannot be trained, before anything is written."""
-    if config.pretrain.from_run:
-        raise UserError(f"{DETECTOR} does not start from another run; leave out config.pretrain.from={config.pretrain.from_run!r}.")
     build(config)
+    _earlier(config)
     optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
     meshes.check_batch(config.pretrain.batch, config.pretrain.accumulate, mesh, "pretrain.batch")
     pools = open_pools(config.data)
@@ -85,12 +88,34 @@ def epoch(config: ConfigDict) -> int:
     return min(config.pretrain.steps * config.pretrain.batch, LARGEST_EPOCH)
 
 
+def _earlier(config: ConfigDict) -> Any:
+    """The weights that the training starts from, or None for fresh ones. Raises UserError for a detector of another size."""
+    name, model = config.pretrain.from_run, config.model
+    if not name:
+        return None
+    found = detect.Detector.load(None if name == SHIPPED else Path(name).expanduser())
+    if (found.width, found.blocks) != (model.width, model.blocks):
+        raise UserError(
+            f"config.pretrain.from={name} is a detector of another size; set --config.model.width={found.width} "
+            f"--config.model.blocks={found.blocks}."
+        )
+    return found.weights
+
+
+def _begin(method: SimCFS, update: optax.GradientTransformation, weights: Any, key: jax.Array) -> State:
+    """A state of fresh weights, or of given ones."""
+    if weights is None:
+        return init_state(method, update, key, batch={})
+    params = {"detector": weights}
+    return fresh_state(update, key, params, {"average": jax.tree.map(jnp.array, params)})
+
+
 def _train(
     config: ConfigDict, method: SimCFS, figures: Squares, validation: Validation, mesh: Mesh, workdir: Path, stop: StopRequest
 ) -> State:
     p = config.pretrain
     update = optimizer.build(p.optimizer, p.steps)
-    start = jax.tree_util.Partial(init_state, method, update, batch={})
+    start = functools.partial(_begin, method, update, _earlier(config))
     key = jax.random.key(sub_seed(config.seed, "detector"))
     places = meshes.shardings(jax.eval_shape(start, key), mesh, p.fsdp)
     checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", p.checkpoint_every, p.keep)

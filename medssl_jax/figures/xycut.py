@@ -72,6 +72,14 @@ def xycut(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes[order], scores[order]
 
 
+def ink_within(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """The smallest boxes float32 [N, 4] with all that differs from the figure's ground within regions int [N, 4] of an image uint8
+    [H, W, 3]; a region without any as it is."""
+    ink = _inks(image)[0]
+    each = [(x0, y0, x1, y1) for x0, y0, x1, y1 in regions.tolist()]
+    return np.array([_tight(ink, region) or region for region in each], np.float32).reshape(-1, 4)
+
+
 def _inks(image: np.ndarray) -> list[Ink]:
     """For the grounds that are tried, the page's own first: the border's colour, white, black.
 

@@ -110,11 +110,11 @@ class Progress:
         self._bar.close()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all, what is not a finite number as null; only the first process writes."""
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write a JSON file whole or not at all, what is not a finite number as null; only the first process writes. None: on one line."""
     if jax.process_index() == 0:
         partial = path.with_suffix(path.suffix + ".partial")
-        partial.write_text(json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+        partial.write_text(json.dumps(_plain(value), indent=indent, allow_nan=False) + "\n")
         partial.replace(path)
 
 

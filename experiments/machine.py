@@ -1,0 +1,23 @@
+"""What a time was measured on."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on, with the load of the last minute."""
+    names = ("jax", "jaxlib", "flax", "torch")
+    versions = {name: version(name) for name in names if importlib.util.find_spec(name)}
+    return {"cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), **versions}
+
+
+def _cpu() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
