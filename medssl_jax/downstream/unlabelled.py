@@ -33,6 +33,7 @@ def guided_maps(method: LocalDiscrimination, parts: Mapping[str, Any], mesh: Mes
     params, stats = ({name: parts[name][kind] for name in parts} for kind in ("params", "stats"))
 
     def both(params: Any, stats: Any, images: jax.Array) -> jax.Array:
+        """Clusters and vectors in one array, for windows to be blended in one go."""
         vectors, clusters, _ = method.maps(params, stats, to_unit(images), train=False)
         return jnp.concatenate([clusters, vectors], axis=-1)
 
