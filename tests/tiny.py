@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from medssl_jax import methods
 from medssl_jax.train import feed, optimizer
@@ -54,6 +55,23 @@ def discs(count: int = 16, side: int = 28) -> np.ndarray:
     rows, columns = np.ogrid[:side, :side]
     places = np.random.default_rng(2).uniform(side / 4, 3 * side / 4, (count, 2, 1, 1))
     return np.where((rows - places[:, 0]) ** 2 + (columns - places[:, 1]) ** 2 < (side / 5) ** 2, 255, 0).astype(np.uint8)[..., None]
+
+
+def folder(path: Path, count: int = 8, side: int = 64, masks: bool = True, channels: int = 1) -> Path:
+    """`count` images of blobs as files, with their masks where wanted."""
+    rng = np.random.default_rng(0)
+    (path / "images").mkdir(parents=True)
+    if masks:
+        (path / "masks").mkdir()
+    for i in range(count):
+        mask = np.zeros((side, side), np.uint8)
+        y, x = rng.integers(0, side // 2, 2)
+        mask[y : y + side // 2, x : x + side // 2] = 255
+        image = np.clip(mask[..., None] // 2 + rng.integers(0, 60, (side, side, channels)), 0, 255).astype(np.uint8)
+        Image.fromarray(image.squeeze()).save(path / "images" / f"cell{i}.png")
+        if masks:
+            Image.fromarray(mask).save(path / "masks" / f"cell{i}.png")
+    return path
 
 
 class Trainer:
