@@ -41,6 +41,7 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
         return 0
 
     def parsed() -> int:
+        """Success, unless parsing or the command raises."""
         _parse(argv)
         command()
         return 0
@@ -163,6 +164,7 @@ def from_json(text: str) -> dict[str, Any]:
     """A config that was written as JSON, its lists tuples again."""
 
     def tuples(tree: dict[str, Any]) -> dict[str, Any]:
+        """One level of the tree; JSON has no tuples and made them lists."""
         return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
 
     return json.loads(text, object_hook=tuples)

@@ -74,6 +74,7 @@ def method_views(config: ConfigDict, dataset: Dataset, images: np.ndarray) -> di
     slots = np.arange(len(images), dtype=np.int32)
 
     def look(key: jax.Array, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """The views that the training makes of the batch at step 0."""
         return method.views(example_keys(key, jax.numpy.int32(0), batch["slot"]), batch)
 
     views = jax.jit(look)(jax.random.key(config.seed), {"image": images, "slot": slots})

@@ -79,6 +79,7 @@ def fingerprints(source: Source) -> list[str]:
     stored = Selection(source, range(len(source)))
 
     def word(index: int) -> str:
+        """Of the image at that index: of its shape, its type and its pixels."""
         image = np.ascontiguousarray(stored.raw(index))
         return hashlib.sha256(f"{image.shape} {image.dtype} ".encode() + image.tobytes()).hexdigest()[:16]
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_main import sentence
+from shell import sentence
 from test_separate import call
 
 from medssl_jax import cli

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import shell
 import tifffile
 from PIL import Image
 
@@ -119,8 +117,7 @@ def test_other_channel_counts_are_shown_as_their_mean():
 
 
 def test_a_wrong_path_ends_in_one_sentence():
-    command = [sys.executable, "-m", "medssl_jax.inspect_data", "--config=configs/tower.py", "--config.data.path=/no/such/folder"]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    ended = shell.run("medssl_jax.inspect_data", "--config=configs/tower.py", "--config.data.path=/no/such/folder")
     assert ended.returncode != 0
     assert ended.stdout == ""
     assert len(ended.stderr.strip().splitlines()) == 1

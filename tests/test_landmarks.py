@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import tiny
+import shell
 from PIL import Image
 from scipy.ndimage import correlate1d
-from test_main import ENVIRONMENT, SMALL, sentence
+from shell import sentence
 
 from medssl_jax.downstream.landmarks import Window, correlate, locate, marked, smooth
 from medssl_jax.errors import UserError
@@ -74,18 +72,15 @@ def pretrained(tmp_path_factory):
     for name, (y, x) in places.items():
         cross(home / "images" / name, y, x, rng)
     cross(home / "query.png", 30, 20, rng)
-    flags = [flag for flag in SMALL if "projection" not in flag and "width" not in flag]
-    call = [sys.executable, "-m", "medssl_jax.main", "--config=configs/local_discrimination.py", *flags, "--config.method.cells=4"]
-    call += ["--config.model.width=8", "--config.pretrain.steps=30", f"--config.data.path={home / 'images'}", f"--workdir={home / 'run'}"]
-    result = subprocess.run(call, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
+    flags = ["--config.method.cells=4", "--config.model.width=8", "--config.model.decoder_width=16", "--config.pretrain.steps=30"]
+    given = shell.main(*flags, f"--config.data.path={home / 'images'}", config="local_discrimination", workdir=home / "run")
+    shell.finished(shell.run(*(flag for flag in given if "projection" not in flag)))
     return home, places
 
 
 def search(home, *flags, **options):
     given = {"run": home / "run", "query": home / "query.png", "point": "20,30", "images": home / "images", **options}
-    call = [sys.executable, "-m", "medssl_jax.landmarks", *(f"--{name}={value}" for name, value in given.items() if value), *flags]
-    return subprocess.run(call, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return shell.run("medssl_jax.landmarks", *(f"--{name}={value}" for name, value in given.items() if value), *flags)
 
 
 def test_the_command_finds_the_crosses(pretrained):

@@ -11,8 +11,9 @@ import jax
 import numpy as np
 import portpicker
 import pytest
+import shell
 import tiny
-from test_main import ENVIRONMENT, command, folder, sentence, wait_for
+from shell import sentence, wait_for
 
 from medssl_jax.train import checkpoint, mesh
 
@@ -30,39 +31,27 @@ Said = list[subprocess.CompletedProcess]
 
 def run(workdir: Path, *flags: str, processes: int) -> Said:
     """The command in that many processes, of four devices together."""
-    return ended(start(workdir, *flags, processes=processes))
+    return shell.ended(*start(workdir, *flags, processes=processes))
 
 
 def start(workdir: Path, *flags: str, processes: int) -> list[subprocess.Popen]:
-    environment = {**ENVIRONMENT, "JAX_NUM_CPU_DEVICES": str(4 // processes)}
+    environment = {"JAX_NUM_CPU_DEVICES": str(4 // processes)}
     if processes > 1:
         address = f"localhost:{portpicker.pick_unused_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_COUNT": str(processes)}
-    call = command(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, workdir=workdir)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen(call, cwd=tiny.ROOT, env={**environment, "JAX_PROCESS_INDEX": str(i)}, **pipes) for i in range(processes)]
-
-
-def ended(started: list[subprocess.Popen]) -> Said:
-    """What the processes have said, once all are at their end."""
-    try:
-        said = [process.communicate(timeout=240) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    return [subprocess.CompletedProcess(process.args, process.returncode, *texts) for process, texts in zip(started, said)]
+    call = shell.main(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, workdir=workdir)
+    return [shell.start(*call, **environment, JAX_PROCESS_INDEX=str(i)) for i in range(processes)]
 
 
 def finished(said: Said) -> Said:
-    assert [process.returncode for process in said] == [0] * len(said), "\n".join(process.stderr for process in said)
-    return said
+    return [shell.finished(process) for process in said]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """The images, and the run of one process."""
     home = tmp_path_factory.mktemp("processes")
-    folder(home / "data")
+    tiny.folder(home / "data")
     finished(run(home / "one", processes=1))
     return home
 
@@ -111,14 +100,14 @@ def test_sigterm_to_one_of_two_stops_both_and_the_same_command_continues(home):
     started = start(home / "cut", *flags, processes=2)
     wait_for(home / "cut" / "metrics.jsonl", lines=2, process=started[0])
     started[1].send_signal(signal.SIGTERM)
-    for process in finished(ended(started)):
+    for process in finished(shell.ended(*started)):
         assert "Traceback" not in process.stderr
     (step,) = (int(path.name) for path in (home / "cut" / "checkpoints").iterdir() if path.name.isdigit())
     assert 0 < step < 2000
     started = start(home / "cut", *flags, processes=2)
     wait_for(home / "cut" / "metrics.jsonl", lines=len((home / "cut" / "metrics.jsonl").read_text().splitlines()) + 1, process=started[0])
     started[0].send_signal(signal.SIGTERM)
-    assert f"Continuing the pretraining at step {step} of 2000" in finished(ended(started))[0].stderr
+    assert f"Continuing the pretraining at step {step} of 2000" in finished(shell.ended(*started))[0].stderr
 
 
 def test_both_refuse_the_workdir_of_another_config(home, two):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+import shell
 import tiny
 from PIL import Image
+from shell import sentence
 from test_figures_looks import blobs, chart
 from test_figures_read import write_pdf
 from test_figures_xycut import grid
-from test_main import ENVIRONMENT, sentence
 
 from medssl_jax import separate as command
 from medssl_jax.config import base
@@ -316,8 +315,7 @@ def test_a_run_needs_the_detector(tmp_path):
 
 
 def call(*flags):
-    arguments = [sys.executable, "-m", "medssl_jax.separate", *flags]
-    return subprocess.run(arguments, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return shell.run("medssl_jax.separate", *flags)
 
 
 def test_the_command(folder, done, tmp_path):

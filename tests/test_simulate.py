@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import tiny
+import shell
 from PIL import Image
-from test_main import ENVIRONMENT, sentence
+from shell import sentence
 
 COUNT = 5
 
@@ -28,8 +26,7 @@ def images(tmp_path_factory):
 
 def simulate(images, out, *flags):
     given = {"images": images, "out": out, "count": COUNT}
-    call = [sys.executable, "-m", "medssl_jax.simulate", *(f"--{name}={value}" for name, value in given.items() if value), *flags]
-    return subprocess.run(call, cwd=tiny.ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    return shell.run("medssl_jax.simulate", *(f"--{name}={value}" for name, value in given.items() if value), *flags)
 
 
 def test_the_command_writes_figures_with_their_boxes(images, tmp_path):

@@ -60,6 +60,23 @@ def discs(count: int = 16, side: int = 28) -> np.ndarray:
     return np.where((rows - places[:, 0]) ** 2 + (columns - places[:, 1]) ** 2 < (side / 5) ** 2, 255, 0).astype(np.uint8)[..., None]
 
 
+def folder(path: Path, count: int = 8, side: int = 64, masks: bool = True, channels: int = 1) -> Path:
+    """`count` images of blobs as files, with their masks where wanted."""
+    rng = np.random.default_rng(0)
+    (path / "images").mkdir(parents=True)
+    if masks:
+        (path / "masks").mkdir()
+    for i in range(count):
+        mask = np.zeros((side, side), np.uint8)
+        y, x = rng.integers(0, side // 2, 2)
+        mask[y : y + side // 2, x : x + side // 2] = 255
+        image = np.clip(mask[..., None] // 2 + rng.integers(0, 60, (side, side, channels)), 0, 255).astype(np.uint8)
+        Image.fromarray(image.squeeze()).save(path / "images" / f"cell{i}.png")
+        if masks:
+            Image.fromarray(mask).save(path / "masks" / f"cell{i}.png")
+    return path
+
+
 class Trainer:
     """A method with its optimizer on a mesh of `devices`, ready to step through batches of `images()`."""
 

@@ -48,6 +48,7 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array, size: int) -> jax.Array
     """
 
     def crop(image: jax.Array, box: jax.Array) -> jax.Array:
+        """One image, one box: the scale and the shift that bring the box to the corners of the output."""
         scale = size / box[2:]
         shape = (size, size, image.shape[-1])
         return jax.image.scale_and_translate(image, shape, (0, 1), scale, -box[:2] * scale, "linear", antialias=True)

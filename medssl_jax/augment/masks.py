@@ -94,6 +94,7 @@ def _rays(start: jax.Array, ends: jax.Array, height: int, width: int, enough: fl
     x = jnp.arange(width)[None, :] + 0.5 - start[1]
 
     def add(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """The next segment, in the mask as well."""
         count, mask = state
         dy, dx = ends[count] - start
         along = jnp.clip((y * dy + x * dx) / jnp.maximum(dy**2 + dx**2, 1e-6), 0.0, 1.0)
@@ -101,6 +102,7 @@ def _rays(start: jax.Array, ends: jax.Array, height: int, width: int, enough: fl
         return count + 1, mask | near
 
     def lacking(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """Whether segments are left and the mask covers too little."""
         return (state[0] < len(ends)) & (state[1].sum() < enough)
 
     return jax.lax.while_loop(lacking, add, (jnp.int32(0), jnp.zeros((height, width), bool)))[1]

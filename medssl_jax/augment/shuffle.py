@@ -89,6 +89,7 @@ def _permute(place: jax.Array, count: jax.Array, seed: jax.Array) -> jax.Array:
     """
 
     def swap(number: jax.Array, place: jax.Array) -> jax.Array:
+        """One round: `place`, or its partner where the coin of both says so."""
         offset = seed + 2 * number.astype(jnp.uint32)
         k = _below(_hash(offset + 1), count)
         partner = jnp.where(k >= place, k - place, k - place + count)

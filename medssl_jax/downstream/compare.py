@@ -167,6 +167,7 @@ class Comparison:
         truths: list[np.ndarray] = []
 
         def images() -> Iterator[np.ndarray]:
+            """The images in order; their masks are kept on the way, so that each file is read once."""
             for i in range(len(source)):
                 example = source[i]
                 truths.append(example["mask"])

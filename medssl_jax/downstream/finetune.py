@@ -128,6 +128,7 @@ class FineTuner:
         best = Best()
 
         def evaluate(state: State) -> dict[str, float]:
+            """Offer the state for the best; there is nothing to log."""
             score = validate(state) if validate else float(state.step)
             best.offer(score, state)
             return {}
@@ -166,6 +167,7 @@ def transfer(params: Tree, carried: Tree, pretrained: Mapping[str, Tree]) -> tup
 
 def _check_shapes(part: str, fresh: Tree, given: Tree) -> None:
     def flat(tree: Tree) -> dict[str, tuple[int, ...]]:
+        """The shape of every leaf by its path."""
         return {jax.tree_util.keystr(path): np.shape(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
     ours, theirs = flat(fresh), flat(given)

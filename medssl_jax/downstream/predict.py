@@ -20,6 +20,7 @@ def batched(predict: Callable[..., Any], params: object, carried: object, mesh: 
     """`predict(params, carried, images)`, jitted, over any number of images in batches of `batch`, divided over the mesh."""
 
     def run(images: np.ndarray) -> Any:
+        """The last batch is filled up with its last image, so that every batch has one shape."""
         found = []
         for start in range(0, len(images), batch):
             part = images[start : start + batch]
@@ -36,6 +37,7 @@ def window_corners(height: int, width: int, size: int, overlap: float) -> list[t
     stride = max(1, round(size * (1 - overlap)))
 
     def starts(side: int) -> list[int]:
+        """Where the windows begin along a side of that length."""
         count = 1 + max(0, -(-(side - size) // stride))
         return [round(i * (side - size) / max(count - 1, 1)) for i in range(count)]
 

@@ -37,7 +37,7 @@ def guided_maps(
     params, stats = ({name: parts[name][kind] for name in parts} for kind in ("params", "stats"))
 
     def both(params: Any, stats: Any, images: jax.Array) -> jax.Array:
-        """Clusters and vectors, one after the other."""
+        """Clusters and vectors in one array, for windows to be blended in one go."""
         vectors, clusters, _ = method.maps(params, stats, to_unit(images), train=False)
         return jnp.concatenate([clusters, vectors], axis=-1)
 

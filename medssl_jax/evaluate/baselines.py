@@ -171,6 +171,7 @@ def _histogram(train: Sequence[Example]) -> Callable[[Example], np.ndarray]:
     widths = np.maximum(highs - lows, 1e-12)
 
     def describe(example: Example) -> np.ndarray:
+        """Of one image; values beyond the edges count in the outermost bins."""
         pixels = np.asarray(example["image"], np.float64).reshape(-1, len(lows))
         bins = np.clip((pixels - lows[None]) / widths[None] * BINS, 0, BINS - 1).astype(int)
         return np.concatenate([np.bincount(channel, minlength=BINS) for channel in bins.T]) / len(pixels)

@@ -103,6 +103,7 @@ def cluster_agreement(first: jax.Array, second: jax.Array) -> jax.Array:
     """
 
     def towards(target: jax.Array, given: jax.Array) -> jax.Array:
+        """Cross-entropy of the given shares under the target's, the mean over places."""
         log = jnp.log(jnp.maximum(given.astype(jnp.float32), SMALLEST))
         return -(jax.lax.stop_gradient(target.astype(jnp.float32)) * log).sum(-1).mean()
 

@@ -91,9 +91,11 @@ def _part_rates(held: int) -> optax.GradientTransformation:
     """Updates times their part's rate; all but `head` are held at 0 in the first `held` steps, while a new head settles."""
 
     def init(params: dict[str, Any]) -> PartRates:
+        """Every part at the rate 1."""
         return PartRates(jnp.int32(0), {part: jnp.float32(1) for part in params})
 
     def update(updates: dict[str, Any], state: PartRates, params: Any = None) -> tuple[dict[str, Any], PartRates]:
+        """The updates times their rates, and one step further."""
         opened = jnp.where(state.step < held, 0.0, 1.0)
         factor = {part: rate if part == "head" else rate * opened for part, rate in state.rates.items()}
         moved = {part: optax.tree.scale(factor[part], change) for part, change in updates.items()}

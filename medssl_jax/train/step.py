@@ -29,6 +29,7 @@ def make_step(method: Method, optimizer: optax.GradientTransformation, mesh: Mes
     """`step(state, batch) -> state, logs`, jitted, the state donated; `batch` is divided over the mesh along its first axis."""
 
     def step(state: State, batch: Batch) -> tuple[State, Logs]:
+        """One update from one global batch."""
         views = method.views(example_keys(state.key, state.step, batch["slot"]), batch)
         grads, carried, logs = _gradients(method, state, views, accumulate)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -49,6 +50,7 @@ def _gradients(method: Method, state: State, views: Any, accumulate: int) -> tup
     """Mean gradient over the micro-batches, each of which sees the batch statistics that the one before left."""
 
     def one(carried: Any, part: Any) -> tuple[Any, tuple[Any, Logs]]:
+        """Gradients and logs of one micro-batch, and the statistics after it."""
         value_and_grad = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (carried, logs)), grads = value_and_grad(state.params, carried, part, state.step)
         return carried, (grads, {"loss": loss, **logs})
@@ -70,6 +72,7 @@ def _scan_sum(one: Callable, carried: Any, parts: Any) -> tuple[Any, Any]:
     """Scan `one` over the parts and add its outputs up, holding one set of gradients at a time."""
 
     def body(state: tuple, part: Any) -> tuple[tuple, None]:
+        """Add one part's outputs to the total."""
         carried, total = state
         carried, out = one(carried, part)
         return (carried, jax.tree.map(jnp.add, total, out)), None
