@@ -42,7 +42,10 @@ def test_methods_are_scored_over_all_and_by_article(data, tmp_path, capsys):
     assert scores["one"]["2 x 2"]["imageclef"] == 0  # 64 of 100 px of a quarter are its panel: less than two thirds
     assert told["groups"] == {"all": {"figures": 2, "panels": 4}, **{name: {"figures": 1, "panels": 2} for name in ("one", "two")}}
     assert told["scores"][PARTITION]["one"]["xycut"]["ap"] == pytest.approx(1)
-    assert told["differences"] == {TIGHT: {}, PARTITION: {}}  # there is no detector
+    for convention, of_groups in told["differences"].items():  # the package's detector beside the cut along blank lines
+        for group, by_metric in of_groups.items():
+            ours, theirs = (told["scores"][convention][group][method]["imageclef"] for method in ("detector", "xycut"))
+            assert by_metric["imageclef"]["mean"] == pytest.approx(ours - theirs)
     printed = capsys.readouterr().out
     assert figures.table(record) in printed
     assert "| xycut | 1.000 | 1.000 |" in printed
