@@ -23,8 +23,8 @@ from experiments.cut_tables import NOTHING, markdown
 from experiments.cutters import CONTROL, DETECTOR, cutters
 from experiments.machine import machine
 from experiments.shares import LEFT_OUT
-from medssl_jax import separate
 from medssl_jax.errors import UserError
+from medssl_jax.figures import separate
 from medssl_jax.figures.read import figure_files, name_of
 from medssl_jax.figures.simulate import Figures, Style
 from medssl_jax.train.logging import read_json, say, write_json

@@ -29,9 +29,9 @@ from medssl_jax.data.stream import sub_seed
 from medssl_jax.figures import detect
 from medssl_jax.figures.boxes import clip
 from medssl_jax.figures.distractors import IMAGE
+from medssl_jax.figures.separate import PANELS, PHOTOGRAPH, Task, separate
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.singles import ByFolder
-from medssl_jax.separate import PANELS, PHOTOGRAPH, Task, separate
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted, StopRequest
 

@@ -12,9 +12,9 @@ from PIL import Image
 from medssl_jax import experiment
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.errors import UserError
+from medssl_jax.figures.separate import Task, separate
 from medssl_jax.figures.simulate import Figures, Style
 from medssl_jax.figures.singles import ByFolder
-from medssl_jax.separate import Task, separate
 
 
 def config(path, **options):

@@ -15,16 +15,16 @@ from test_figures_looks import blobs, chart
 from test_figures_read import write_pdf
 from test_figures_xycut import grid
 
-from medssl_jax import separate as command
 from medssl_jax.config import base
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.errors import UserError
 from medssl_jax.figures import detect, read, sheet
+from medssl_jax.figures import separate as command
 from medssl_jax.figures.boxes import iou
 from medssl_jax.figures.pools import open_pools
+from medssl_jax.figures.separate import Task, separate
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.style import Style
-from medssl_jax.separate import Task, separate
 
 
 def save(path, image):
