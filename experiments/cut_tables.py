@@ -53,8 +53,10 @@ def by_group(told: Told, convention: str) -> str:
 
 
 def one_score(told: Told, convention: str, name: str) -> str:
-    """One score, a line a method and a column a group other than all."""
+    """One score, a line a method and a column a group other than all; "" where there is no other."""
     groups = [group for group in told["groups"] if group != EVERY]
+    if not groups:
+        return ""
     lines = [[SHOWN[name], *(f"{group} ({told['groups'][group]['figures']})" for group in groups)]]
     methods = told["scores"][convention][EVERY]
     lines += [[method, *(shown(told["scores"][convention][group][method][name], name) for group in groups)] for method in methods]

@@ -84,9 +84,18 @@ def samples(data: Path, per_bucket: int) -> Iterator[Sample]:
     source, layouts = singles(data), data / LAYOUTS
     for bucket in BUCKETS:
         figures = bucket.figures(source, layouts)
-        for i, name in enumerate(_names(bucket, per_bucket)):
+        for i, name in zip(meant(bucket, figures), _names(bucket, per_bucket)):
             figure = figures[i]
             yield Sample(name, figure["image"], figure["boxes"])
+
+
+def meant(bucket: Bucket, figures: Figures) -> Iterator[int]:
+    """The figures that are of the bucket: those of several classes show two at least, which chance alone does not see to."""
+    labels = figures.singles.labels
+    assert labels is not None
+    several = CLASSES[bucket.classes] == 0
+    seen = ((i, {labels[image.number] for image in figures.plan(i).shown if image}) for i in itertools.count())
+    return (i for i, classes in seen if not several or len(classes) > 1)
 
 
 def groups(per_bucket: int) -> dict[str, list[str]]:

@@ -69,7 +69,8 @@ def test_every_panel_of_a_figure_of_many_is_kept():
     own = np.stack(np.meshgrid(*[np.arange(6.0) * 32] * 2), -1).reshape(-1, 1, 2)  # corners of 6 x 6 panels of 30 px
     panels = np.concatenate([own[:, 0] + 1, own[:, 0] + 31], 1).astype(np.float32)
     centre = (np.abs(places - own - 16) <= 8).all(2) & (strides == strides.min())  # [panels, places]
-    assert (centre.sum(1) >= 4).all() and centre.sum() > 100
+    assert (centre.sum(1) >= 4).all()
+    assert centre.sum() > 100
     which = centre.argmax(0)
     edges = np.concatenate([places - panels[which, :2], panels[which, 2:] - places], 1)
     raw = {"objectness": np.where(centre.any(0), 4.0, -8.0), "quality": np.linspace(1, 2, len(places)), "distances": edges}

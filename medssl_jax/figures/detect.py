@@ -6,6 +6,7 @@ Boxes are float32 [N, 4], pixel corners (x0, y0, x1, y1) with x0 < x1, y0 < y1 a
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,12 @@ class Detector:
         checkpoint.check_inventory(run / WEIGHTS, told.pop("files"))
         place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return cls(jax.device_get(checkpoint.load_tree(run / WEIGHTS, place)), **told)
+
+    @cached_property
+    def mark(self) -> str:
+        """Eight hexadecimal digits that tell its weights and threshold from others'."""
+        told = [self.threshold, self.size, *jax.tree.leaves(self.weights)]
+        return hashlib.sha256(b"".join(np.asarray(one).tobytes() for one in told)).hexdigest()[:8]
 
     @cached_property
     def _predict(self) -> Any:
