@@ -16,7 +16,7 @@ import numpy as np
 
 from medssl_jax.evaluate import paired_difference
 from medssl_jax.figures.content import with_labels
-from medssl_jax.figures.detect import SHIPPED, Detector
+from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.partition import partition, snap
 from medssl_jax.figures.score import SURE, Detections, evaluate, meant, per_figure
 from medssl_jax.figures.validate import LEAST
@@ -68,14 +68,12 @@ class Cuts:
 
 
 def cutters(run: Path | None) -> dict[str, Cutter]:
-    """The whole figure, four equal quarters, the cut along blank lines, and the detector of `run` or of the package, where there is one.
+    """The whole figure, four equal quarters, the cut along blank lines, and the detector of `run` or of the package.
 
     Raises UserError for a run without a detector.
     """
-    found = {"one panel": Cutter(_grid(1)), "2 x 2": Cutter(_grid(2)), CONTROL: Cutter(_cut_blank_lines)}
-    if run is not None or SHIPPED.exists():
-        found[DETECTOR] = learned(Detector.load(run))
-    return found
+    blank_lines = Cutter(_cut_blank_lines, 0.0)  # all of its boxes are meant, as `separate` takes them
+    return {"one panel": Cutter(_grid(1)), "2 x 2": Cutter(_grid(2)), CONTROL: blank_lines, DETECTOR: learned(Detector.load(run))}
 
 
 def learned(detector: Detector) -> Cutter:

@@ -21,6 +21,7 @@ from medssl_jax.data.stream import sub_seed
 from medssl_jax.errors import UserError
 from medssl_jax.figures.pools import Joined
 from medssl_jax.figures.simulate import Figures, Style
+from medssl_jax.figures.train import SHIPPED
 from medssl_jax.train.logging import read_json, say, write_json
 
 RECORD = "figures_semireal.json"
@@ -109,13 +110,18 @@ def groups(per_bucket: int) -> dict[str, list[str]]:
 
 
 def check_run(run: Path, singles: Sequence[str] = SINGLES, made: str = "the semi-real figures") -> None:
-    """Raises UserError for a detector that has learned from the images that the figures are made of."""
+    """Raises UserError for a detector that has learned, itself or as the one it was continued from, from the images that the figures are
+    made of, by the names of their folders; and for a run that does not tell."""
     config = run / "config.json"
-    told = read_json(config, dict, "train again in another --workdir") if config.exists() else {}
-    seen = {part for path in str(told.get("data", {}).get("path", "")).split(",") for part in Path(path.strip()).parts}
+    if not config.exists():
+        raise UserError(f"{run} does not tell what it was trained on (no config.json), which {made} must not be; name a whole run.")
+    told = read_json(config, dict, "train again in another --workdir")
+    seen = {part for path in str(told.get("data", {}).get("path", "")).split(",") for part in Path(path.strip()).resolve().parts}
     both = [name for name in singles if name in seen]
     if both:
         raise UserError(f"{run} was trained on {both[0]}, of which {made} are made; train it on other images.")
+    if (before := told.get("pretrain", {}).get("from_run", "")) not in ("", SHIPPED):
+        check_run(Path(before).expanduser(), singles, made)
 
 
 def table(record: Path) -> str:
