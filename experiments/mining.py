@@ -61,10 +61,9 @@ def mark(group: Group, run: Path | None) -> str:
     """
     if group.arm.pool != DETECTOR:
         return ""
-    found = of_run(run)
     if run is not None:
         check_run(run, (group.data.path,), "the figures")
-    return found
+    return of_run(run)
 
 
 @functools.lru_cache(maxsize=1)

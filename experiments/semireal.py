@@ -19,6 +19,7 @@ from medssl_jax.data.dataset import Dataset, Example, Info, Source, describe
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.errors import UserError
+from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.pools import Joined
 from medssl_jax.figures.simulate import Figures, Style
 from medssl_jax.figures.train import SHIPPED
@@ -114,6 +115,7 @@ def check_run(run: Path, singles: Sequence[str] = SINGLES, made: str = "the semi
     made of, by the names of their folders; and for a run that does not tell."""
     config = run / "config.json"
     if not config.exists():
+        Detector.load(run)  # tells where there is none at all
         raise UserError(f"{run} does not tell what it was trained on (no config.json), which {made} must not be; name a whole run.")
     told = read_json(config, dict, "train again in another --workdir")
     seen = {part for path in str(told.get("data", {}).get("path", "")).split(",") for part in Path(path.strip()).resolve().parts}
