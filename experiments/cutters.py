@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medssl_jax.evaluate import paired_difference
+from medssl_jax.figures.boxes import apart
 from medssl_jax.figures.content import with_labels
 from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.partition import partition, snap
@@ -78,8 +79,8 @@ def cutters(run: Path | None) -> dict[str, Cutter]:
 
 def learned(detector: Detector) -> Cutter:
     """A detector with all its boxes from a score of 0.01 on, of which those above its own threshold are meant."""
-    every = dataclasses.replace(detector, threshold=min(LEAST, detector.threshold))
-    return Cutter(lambda images: [Detections(*one) for one in every(images)], detector.threshold)
+    least = min(LEAST, detector.threshold)
+    return Cutter(lambda images: [Detections(*one) for one in detector.every(images, least)], detector.threshold)
 
 
 def labelled(way: Cutter) -> Cutter:
@@ -93,9 +94,16 @@ def labelled(way: Cutter) -> Cutter:
 
 
 def _grown(image: np.ndarray, found: Detections, sure: float) -> Detections:
-    boxes, meant = np.array(found.boxes, np.float32), found.scores >= sure
-    boxes[meant] = with_labels(image, boxes[meant])
+    boxes, grown = np.array(found.boxes, np.float32), _cut_out(found, sure)
+    boxes[grown] = with_labels(image, boxes[grown])
     return Detections(boxes, found.scores)
+
+
+def _cut_out(found: Detections, sure: float) -> np.ndarray:
+    """Which boxes are meant, bool [N]; what finds them gives the surest first."""
+    stay = found.scores >= sure
+    stay[stay] = apart(found.boxes[stay])
+    return stay
 
 
 def cut(samples: Iterable[Sample], ways: Mapping[str, Cutter]) -> Cuts:
@@ -144,7 +152,7 @@ def _canvas(sample: Sample) -> tuple[int, int, int, int]:
 
 def _cells(found: Detections, sure: float, canvas: tuple[int, int, int, int]) -> Detections:
     """The boxes that are meant as cells, with their scores."""
-    kept = found.scores >= sure
+    kept = _cut_out(found, sure)
     return Detections(snap(found.boxes[kept], canvas, agreement=AGREEMENT), found.scores[kept])
 
 

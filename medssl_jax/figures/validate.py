@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medssl_jax.augment import to_unit
-from medssl_jax.figures.boxes import matches
+from medssl_jax.figures.boxes import apart, matches
 from medssl_jax.figures.letterbox import Squares
 from medssl_jax.figures.score import MATCHED, Detections, average_precision, evaluate
 from medssl_jax.figures.suppress import best_boxes
@@ -65,9 +65,14 @@ class Validation:
 
 
 def best_threshold(truths: dict[str, np.ndarray], found: dict[str, Detections]) -> float:
-    """The score from which on detections, matched at IoU 0.5, have the highest F1 = 2 right / (panels + detections) over all figures."""
+    """The score from which on detections, matched at IoU 0.5, have the highest F1 = 2 right / (panels + detections) over all figures.
+
+    Counted are those that would be cut out: whether a box is apart depends on surer ones alone, so it is the same for every threshold.
+    """
     scores, right = [np.zeros(0)], [np.zeros(0, bool)]
-    for name, one in found.items():
+    for name, (boxes, own) in found.items():
+        stay = apart(boxes)
+        one = Detections(boxes[stay], own[stay])
         hits = np.zeros(len(one.scores), bool)
         if name in truths:
             hits[matches(truths[name], one.boxes, MATCHED)[1]] = True
