@@ -17,8 +17,9 @@ from experiments.speed import timed
 from medssl_jax import cli
 from medssl_jax.errors import UserError
 from medssl_jax.memory import keep_pages
+from medssl_jax.models import network
 
-SHAPES = ((64, 16, 16), (64, 32, 16), (32, 32, 32), (16, 64, 64), (8, 128, 128))  # side, channels in, channels out
+SHAPES = ((64, 16, 16), (64, 32, 16), (32, 32, 32), (16, 64, 64), (8, 128, 128), (2, 512, 512))  # side, channels in, channels out
 BATCH, STEPS = 32, 15
 
 
@@ -26,7 +27,7 @@ def jax_passes(x: np.ndarray, kernel: np.ndarray, cotangent: np.ndarray) -> list
     """Forward, input gradient, kernel gradient: x [B, S, S, I], kernel [3, 3, I, O], cotangent [B, S, S, O]."""
 
     def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return network.convolve(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     to_input = jax.jit(lambda x, k, g: jax.vjp(lambda x: convolve(x, k), x)[1](g)[0])
     to_kernel = jax.jit(lambda x, k, g: jax.vjp(lambda k: convolve(x, k), k)[1](g)[0])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import figures, figures_ablation_table, figures_speed, landmarks, plots, semireal, trivial, unlabelled
+from experiments import figures, figures_ablation_table, figures_speed, landmarks, plots, semireal, throughput, trivial, unlabelled
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, BUDGETS, Group, groups
 from experiments.records import RECORDS, Record
@@ -287,6 +287,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "figures-semireal": lambda records, _: semireal.table(records / semireal.RECORD),
     "figures-imageclef": lambda records, _: trivial.table(records / trivial.RECORD),
     "figures-ablation": lambda records, _: figures_ablation_table.table(records),
+    "throughput": lambda records, _: throughput.table(records / throughput.RECORD),
     "figures-speed": lambda records, _: figures_speed.table(records / figures_speed.RECORD),
 }
 

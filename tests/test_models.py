@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from medssl_jax import config, models
 from medssl_jax.errors import UserError
-from medssl_jax.models.network import max_pool, upsample
+from medssl_jax.models.network import convolve, max_pool, upsample
 
 
 def settings(**changes):
@@ -262,3 +262,22 @@ def test_images_too_small_for_the_depth():
     encoder = models.build_backbone(settings(depth=6)).encoder
     with pytest.raises(UserError, match=r"depth=6.*16 x 16.*32"):
         encoder.init(jax.random.key(0), jnp.zeros((1, 16, 16, 1)))
+
+
+@pytest.mark.parametrize(("side", "size", "stride"), [((2, 2), 3, 1), ((2, 5), 3, 2), ((1, 1), 3, 1), ((3, 6), 7, 2)])
+def test_maps_smaller_than_the_kernel_are_convolved_alike(side, size, stride, rng):
+    """Values and both gradients are XLA's own, which takes its time for them."""
+    x, kernel = rng.standard_normal((2, *side, 3), np.float32), rng.standard_normal((size, size, 3, 4), np.float32)
+    padding = [(size // 2, size // 2)] * 2
+
+    def own(x, kernel):
+        return convolve(x, kernel, (stride, stride), padding)
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    weights = rng.standard_normal(plain(x, kernel).shape, np.float32)
+    for ours, theirs in zip(
+        *[(f(x, kernel), *jax.grad(lambda *a, f=f: jnp.sum(f(*a) * weights), (0, 1))(x, kernel)) for f in (own, plain)]
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
