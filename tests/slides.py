@@ -21,7 +21,14 @@ def tissue_on_glass(side: int = 512, channels: int = 3, seed: int = 0) -> np.nda
 def write(path: Path, image: np.ndarray, levels: int = 3, **options) -> Path:
     """A tiled BigTIFF with `levels` copies, each half as large, as SubIFDs; 0.5 microns per pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    known = {"tile": (64, 64), "compression": "zlib", "resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER", **options}
+    known = {
+        "tile": (64, 64),
+        "compression": "zlib",
+        "resolution": (20_000, 20_000),
+        "resolutionunit": "CENTIMETER",
+        "metadata": None,
+        **options,
+    }
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         file.write(image, subifds=levels - 1, **known)
         for k in range(1, levels):
@@ -35,7 +42,7 @@ def svs(path: Path, image: np.ndarray, mpp: float = 0.25) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     about = f"Aperio Image Library v11\n{image.shape[1]}x{image.shape[0]} [0,0] (64x64) JPEG/RGB Q=90|AppMag = 40|MPP = {mpp}"
     with tifffile.TiffWriter(path) as file:
-        for k, step in enumerate((1, 4)):
+        for k, step in enumerate((1, 8, 4)):  # the slide, its thumbnail, the second level
             description = about if k == 0 else f"Aperio Image Library v11\n-> {image.shape[1] // step}x{image.shape[0] // step}"
             known = {"tile": (64, 64), "compression": "jpeg", "photometric": "rgb", "metadata": None, "description": description}
             file.write(image[::step, ::step], **known)

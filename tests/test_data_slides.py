@@ -118,7 +118,7 @@ def test_tiles_by_microns_per_pixel(tmp_path):
     data = open_dataset(options(tmp_path, slide_mpp=1.0))  # the second level as it is
     np.testing.assert_array_equal(data.pool[0]["image"], image[::2, ::2][:64, :64])
     data = open_dataset(options(tmp_path, slide_mpp=1.5))  # 96 px of the second level, scaled
-    assert ids(data.pool) == ["a.tif (0, 0)", "a.tif (0, 192)", "a.tif (192, 0)", "a.tif (192, 192)"]
+    assert ids(data.pool) == ["a.tif (0, 0)", "a.tif (0, 192)", "a.tif (192, 0)"]  # the fourth shows a ninth of tissue
     assert data.pool[0]["image"].shape == (64, 64, 3)
     assert abs(data.pool[0]["image"].mean() - image[:192, :192].mean()) < 2
     assert "at 1.5 microns per pixel" in data.notes[0]
@@ -189,17 +189,17 @@ def test_tissue_is_coloured_or_bright():
 def test_the_share_of_a_square_is_that_of_its_thumbnail():
     mask = np.zeros((10, 20), bool)
     mask[:5, :10] = True
-    corners = np.array([[0, 0], [40, 80], [50, 100], [99, 199]])
+    corners = np.array([[0, 0], [40, 90], [50, 100], [99, 199]])
     np.testing.assert_allclose(shares(mask, corners, 20, (100, 200)), [1, 0.25, 0, 0])
     np.testing.assert_allclose(shares(mask, np.array([[0, 0], [99, 199]]), 1, (100, 200)), [1, 0])
 
 
 def test_the_thumbnail_is_of_the_smallest_level_that_is_large_enough(tmp_path):
-    image = slides.tissue_on_glass(8192 + 8)[..., :1]
-    slide = open_slide(slides.write(tmp_path / "a.tif", image, 4, tile=(512, 512)))
-    np.testing.assert_array_equal(thumbnail(slide), image[::4, ::4][::2, ::2])  # of 2050 px, every second
-    slide = open_slide(slides.write(tmp_path / "b.tif", image, 1, tile=(512, 512)))
-    np.testing.assert_array_equal(thumbnail(slide), image[::5, ::5])
+    image = np.broadcast_to(np.arange(4104, dtype=np.uint16)[:, None], (4104, 300))
+    slide = open_slide(slides.write(tmp_path / "a.tif", image, 3))
+    np.testing.assert_array_equal(thumbnail(slide)[:, :, 0], image[::2, ::2][::2, ::2])  # of 2052 px, every second
+    slide = open_slide(slides.write(tmp_path / "b.tif", image, 1))
+    np.testing.assert_array_equal(thumbnail(slide)[:, :, 0], image[::3, ::3])
 
 
 REFUSED = {
@@ -221,7 +221,7 @@ REFUSED = {
 
 
 def cut(path):
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -244,7 +244,7 @@ def test_damaged_slides_and_damaged_tiles(tmp_path):
     for i in range(3):
         slides.write(tmp_path / f"{i}.tif", slides.tissue_on_glass(256, seed=i))
     cut(tmp_path / "1.tif")
-    config = options(tmp_path, on_damaged="skip")
+    config = options(tmp_path, on_damaged="skip", slide_tissue=0.0)
     content = bytearray((tmp_path / "2.tif").read_bytes())
     with open_slide(tmp_path / "2.tif").file as file:
         start = file.series[0].keyframe.dataoffsets[0]
@@ -261,11 +261,10 @@ def test_damaged_slides_and_damaged_tiles(tmp_path):
 
 
 def test_a_slide_among_images_is_told(tmp_path):
-    tiles = itertools.repeat(None, (40_000 // 1024 + 1) ** 2)
+    first = np.zeros((1024, 1024), np.uint8)
+    tiles = itertools.chain([first], itertools.repeat(None, (40_000 // 1024 + 1) ** 2 - 1))
     tifffile.imwrite(tmp_path / "a.tif", tiles, shape=(40_000, 40_000), dtype=np.uint8, tile=(1024, 1024))
-    with pytest.raises(
-        UserError, match=r"40000 x 40000 px, too large to be read at once; read it tile by tile with --config.data.source=slides"
-    ):
+    with pytest.raises(UserError, match=r"40000 x 40000 px, too large to be read at once; .*--config.data.source=slides"):
         open_dataset(options(tmp_path, source="folder"))
 
 

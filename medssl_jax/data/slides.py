@@ -87,11 +87,10 @@ def open_slides(config: ConfigDict, root: Path) -> Opened:
 def _cut(path: Path, config: ConfigDict) -> Cut | UserError:
     """Where a slide is cut; the error of one that cannot be read is returned, so that all can be named."""
     try:
-        with formats.named(path):
-            with contextlib.closing(open_slide(path)) as slide:
-                number, side = _chosen(slide, config)
-                slide.levels[number].check()
-                return _corners(slide, number, side, config)
+        with formats.named(path), contextlib.closing(open_slide(path)) as slide:
+            number, side = _chosen(slide, config)
+            slide.levels[number].check()
+            return _corners(slide, number, side, config)
     except UserError as error:
         return error
 

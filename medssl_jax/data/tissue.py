@@ -9,21 +9,20 @@ from medssl_jax.data.slide import Level, Slide
 
 SIDE = 2048  # pixels, at most, of the thumbnail's longer side
 BLOCK = 4096  # pixels of a side that are read at a time
-CHROMA = (0.04, 0.12)  # between which Otsu's threshold is kept: a slide that is all tissue, or none, has no valley to find
+CHROMA = (10, 30)  # of 255, between which Otsu's threshold is kept: a slide that is all tissue, or none, has no valley to find
 
 
 def tissue(image: np.ndarray) -> np.ndarray:
     """bool [H, W] of uint8|uint16 [H, W, C].
 
-    In RGB tissue is coloured and glass, dust and pen are grey: the chroma (largest minus smallest of the three values, in [0, 1]) is
-    above Otsu's threshold, which is kept within CHROMA. With other channels (fluorescence) tissue is brighter, on average over them, than
-    Otsu's threshold.
+    In RGB tissue is coloured, while glass, dust and ink are grey: the chroma (largest minus smallest of the three values) is above Otsu's
+    threshold, which is kept within CHROMA. With other channels (fluorescence) tissue is brighter, on average over them, than Otsu's
+    threshold.
     """
-    values = image.astype(np.float32) / np.iinfo(image.dtype).max
     if image.shape[2] == 3:
-        chroma = values.max(axis=2) - values.min(axis=2)
-        return chroma > np.clip(threshold_otsu(chroma), *CHROMA)
-    brightness = values.mean(axis=2)
+        chroma = image.max(axis=2) - image.min(axis=2)
+        return chroma > np.clip(threshold_otsu(chroma), *(np.array(CHROMA) * (np.iinfo(image.dtype).max // 255)))
+    brightness = np.rint(image.mean(axis=2)).astype(image.dtype)
     return brightness > threshold_otsu(brightness)
 
 
