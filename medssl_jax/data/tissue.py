@@ -8,7 +8,7 @@ from skimage.filters import threshold_otsu
 from medssl_jax.data.slide import Level, Slide
 
 SIDE = 2048  # pixels, at most, of the thumbnail's longer side
-BLOCK = 4096  # pixels of a side that are read at a time
+BLOCK = 2048  # pixels of a side that are read at a time
 CHROMA = (10, 30)  # of 255, between which Otsu's threshold is kept: a slide that is all tissue, or none, has no valley to find
 
 
