@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def decode(record: bytes, probe: Probe, compression: str) -> tuple[np.ndarray, n
     """The image [H, W, C] in its own type, and the mask int32 [H, W] if there is one. Raises ValueError for a record of another size."""
     *shape, dtype = probe
     values = np.frombuffer(record if compression == "none" else imagecodecs.zstd_decode(record), np.uint8)
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     image = values[:size].view(dtype).reshape(shape)
     if compression != "none":
         image = imagecodecs.delta_decode(image.view(f"u{dtype.itemsize}"), axis=1).view(dtype)
