@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shell
 import tifffile
+import tiny
 from PIL import Image
 from test_data_sources import medmnist, prepared
 
@@ -335,8 +336,9 @@ def test_images_that_fail_late_are_left_out_of_the_index(tmp_path):
     assert data.damaged == ("image 1 cannot be read.", "image 4 cannot be read.")
     assert "2 unreadable images were left out when the set was packed" in data.notes
     assert packing.pack(job) == 0
-    with pytest.raises(UserError, match="image 1 cannot be read"):
-        packing.pack(packing.Job(broken(), tmp_path / "stopped"))
+    for out in ("packed", "stopped"):
+        with pytest.raises(UserError, match="image 1 cannot be read"):
+            packing.pack(packing.Job(broken(), tmp_path / out, shard_bytes=800))
 
 
 def test_a_set_of_which_nothing_can_be_read(tmp_path):
@@ -408,3 +410,16 @@ def test_items_read_back_share_what_is_equal_among_them(packed_set):
     _, out = packed_set
     items = pickle.loads(pickle.dumps(packed.read_index(out).items))
     assert len({id(item.probe) for item in items}) == len({item.probe for item in items})
+
+
+def test_a_run_on_a_packed_set_has_the_same_results(tmp_path):
+    flags = ["--config.data.placement=host", "--config.finetune.labels=1 patch, all"]
+    data = tiny.folder(tmp_path / "set")
+    packing.pack(packing.Job(open_stored(options(data)), tmp_path / "packed"))
+    found = []
+    for name in ("set", "packed"):
+        workdir = tmp_path / "runs" / name
+        shell.finished(shell.run(*shell.main(*flags, f"--config.data.path={tmp_path / name}", workdir=workdir)))
+        pretrained = json.loads((workdir / "pretrained.json").read_text())
+        found.append((json.loads((workdir / "results.json").read_text()), pretrained["pool"]))
+    assert found[0] == found[1]

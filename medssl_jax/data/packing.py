@@ -47,7 +47,7 @@ def pack(job: Job, progress: Callable[[int, int], None] | None = None) -> int:
     """
     ranges = list(shards.divide(job.opened.collection.items, job.shard_bytes))
     plan = index.Plan.of(job.opened, job.compression, len(ranges))
-    kept = _finished(job.out, plan)
+    kept = _finished(job, plan)
     left = [number for number in range(len(ranges)) if number not in kept]
     _check_space(job, [ranges[number] for number in left])
     job.out.mkdir(parents=True, exist_ok=True)
@@ -75,8 +75,12 @@ class _Count:
             self.progress(self.done, self.total)
 
 
-def _finished(out: Path, plan: index.Plan) -> dict[int, Shard]:
-    """The whole shards that an earlier call has left, by their number. Raises UserError where `out` is not for this plan."""
+def _finished(job: Job, plan: index.Plan) -> dict[int, Shard]:
+    """The whole shards that an earlier call has left, by their number, without those that left out what may no longer be left out.
+
+    Raises UserError where `out` is not for this plan.
+    """
+    out = job.out
     if out.is_file():
         raise UserError(f"--out={out} is a file; name a new or an empty folder.")
     there = [out / name for name in (index.INDEX, index.UNFINISHED) if (out / name).exists()]
@@ -90,7 +94,7 @@ def _finished(out: Path, plan: index.Plan) -> dict[int, Shard]:
             f"--out={out} holds another data set, or this one with other options or other images; name a new or an empty folder."
         )
     names = {shards.name_of(number, plan.shards): number for number in range(plan.shards)}
-    return {names[shard.file]: shard for shard in found.shards if shards.whole(out, shard)}
+    return {names[shard.file]: shard for shard in shards.whole(out, found.shards) if job.skip or not shard.damaged}
 
 
 def _check_space(job: Job, left: Sequence[range]) -> None:

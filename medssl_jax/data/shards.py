@@ -18,6 +18,7 @@ import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from medssl_jax.data.collection import Item
+from medssl_jax.data.folder import parallel
 from medssl_jax.data.formats import Probe
 from medssl_jax.data.layout import listed
 from medssl_jax.errors import UserError
@@ -90,19 +91,20 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def whole(folder: Path, shard: Shard) -> bool:
-    """Whether the file is there and has the checksum."""
-    return _present(folder, shard) and checksum(folder / shard.file) == shard.sha256
+def whole(folder: Path, shards: Sequence[Shard]) -> list[Shard]:
+    """Those whose file is there and has the checksum."""
+    right = parallel(lambda shard: _present(folder, shard) and checksum(folder / shard.file) == shard.sha256, shards)
+    return [shard for shard, one in zip(shards, right) if one]
 
 
 def check_present(folder: Path, shards: Sequence[Shard]) -> None:
     """Raises UserError where a shard is missing or of another size; the contents are not read."""
-    _refuse(folder, shards, [shard for shard in shards if not _present(folder, shard)], "missing or cut short")
+    _refuse(folder, shards, [shard for shard in shards if _present(folder, shard)], "missing or cut short")
 
 
 def verify(folder: Path, shards: Sequence[Shard]) -> None:
     """Raises UserError where a shard is not as its checksum says; every byte is read."""
-    _refuse(folder, shards, [shard for shard in shards if not whole(folder, shard)], "missing or damaged")
+    _refuse(folder, shards, whole(folder, shards), "missing or damaged")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +127,8 @@ def _present(folder: Path, shard: Shard) -> bool:
     return path.is_file() and path.stat().st_size == shard.bytes
 
 
-def _refuse(folder: Path, shards: Sequence[Shard], bad: list[Shard], what: str) -> None:
-    if bad:
+def _refuse(folder: Path, shards: Sequence[Shard], good: list[Shard], what: str) -> None:
+    if bad := [shard for shard in shards if shard not in good]:
         names = listed(shard.file for shard in bad)
         raise UserError(f"{len(bad)} of the {len(shards)} shards in {folder} are {what} ({names}); {REPAIR}.")
 
