@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from medssl_jax.data import index, shards
 from medssl_jax.data.collection import Item, Opened
@@ -22,7 +21,7 @@ class Packed:
     folder: Path
     items: tuple[Item, ...]
     rows: Sequence[int]
-    records: ArrayRecordDataSource
+    records: shards.Records
     compression: str
 
     def image(self, index: int) -> np.ndarray:
@@ -53,7 +52,7 @@ def open_packed(folder: Path) -> Opened:
     """The data set that was packed into the folder. Raises UserError where it is not finished, or a shard is missing or cut short."""
     found = read_index(folder)
     shards.check_present(folder, found.shards)
-    records = shards.open_shards(folder, found.shards)
+    records = shards.Records(folder, found.shards)
     return Opened(collection=Packed(folder, found.items, found.rows, records, found.plan.compression), **found.facts)
 
 
