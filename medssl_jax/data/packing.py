@@ -52,10 +52,11 @@ def pack(job: Job, progress: Callable[[int, int], None] | None = None) -> int:
     _check_space(job, [ranges[number] for number in left])
     job.out.mkdir(parents=True, exist_ok=True)
     count = _Count(len(job.opened.collection.items), sum(len(ranges[number]) for number in kept), progress)
+    index.write_unfinished(job.out, plan, list(kept.values()))
     with ThreadPoolExecutor(job.threads) as pool:
         for number in left:
-            index.write_unfinished(job.out, plan, list(kept.values()))
             kept[number] = _write_shard(job, ranges[number], shards.name_of(number, len(ranges)), pool, count)
+            index.write_unfinished(job.out, plan, list(kept.values()))
     index.write(job.out, plan, [kept[number] for number in range(len(ranges))], job.opened)
     return len(left)
 
@@ -105,7 +106,7 @@ def _check_space(job: Job, left: Sequence[range]) -> None:
     if job.compression == "none" and needed > free:
         raise UserError(
             f"packing into --out={job.out} needs {needed / GIGA:.1f} GB, and {free / GIGA:.1f} GB are free; choose another disk, or "
-            "--compression=zstd, which takes a third to three quarters of that."
+            "--compression=zstd, which takes a fifth to three quarters of that."
         )
 
 
