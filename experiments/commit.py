@@ -6,6 +6,8 @@ import functools
 import subprocess
 from pathlib import Path
 
+from medssl_jax.train.logging import read_json, write_json
+
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("medssl_jax", "configs", "experiments/*.py", "pyproject.toml")
 
@@ -23,3 +25,10 @@ def _git(*arguments: str) -> str:
     except FileNotFoundError:
         return ""
     return told.stdout.strip()
+
+
+def of(path: Path) -> str:
+    """The code that began what the file `path` stands for: this one, where it is not there yet."""
+    if not path.exists():
+        write_json(path, {"code": current()})
+    return str(read_json(path, dict, "delete it; it is then taken for made by the present code")["code"])

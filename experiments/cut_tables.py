@@ -9,6 +9,7 @@ from experiments.cutters import CONTROL, DETECTOR, PARTITION, TIGHT
 from medssl_jax.report.words import signed
 
 NOTHING = "Nothing is recorded yet."
+FEW = 8  # figures: an interval of fewer says nothing
 EVERY = "all"
 TITLES = {TIGHT: "Tight boxes", PARTITION: "Cells of a partition"}
 SHOWN = {
@@ -53,8 +54,10 @@ def by_group(told: Told, convention: str) -> str:
 
 
 def one_score(told: Told, convention: str, name: str) -> str:
-    """One score, a line a method and a column a group other than all."""
+    """One score, a line a method and a column a group other than all; "" where there is no other."""
     groups = [group for group in told["groups"] if group != EVERY]
+    if not groups:
+        return ""
     lines = [[SHOWN[name], *(f"{group} ({told['groups'][group]['figures']})" for group in groups)]]
     methods = told["scores"][convention][EVERY]
     lines += [[method, *(shown(told["scores"][convention][group][method][name], name) for group in groups)] for method in methods]
@@ -62,7 +65,8 @@ def one_score(told: Told, convention: str, name: str) -> str:
 
 
 def differences(told: Told) -> str:
-    """The detector minus the cut along blank lines, a line a group: means over figures with their 95 % intervals; "" without both."""
+    """The detector minus the cut along blank lines, a line a group: means over figures, with their 95 % intervals where they are not few;
+    "" without both."""
     found = told["differences"]
     if not found[TIGHT]:
         return ""
@@ -70,13 +74,13 @@ def differences(told: Told) -> str:
     heads = [f"{SHOWN[metric]}, {TITLES[convention].lower()}" for convention in found for metric in metrics]
     lines = [[f"{DETECTOR} minus {CONTROL}", *heads]]
     for group, size in told["groups"].items():
-        lines.append([f"{group} ({size['figures']})", *(difference(found[c][group][m], m) for c in found for m in metrics)])
+        lines.append([f"{group} ({size['figures']})", *(difference(found[c][group][m], m, FEW) for c in found for m in metrics)])
     return markdown(lines)
 
 
-def difference(found: Told, name: str) -> str:
-    """Mean, 95 % interval, and in how many of the pairs it was above 0."""
-    keys = ("mean", "low", "high") if found["n"] > 1 else ("mean",)
+def difference(found: Told, name: str, least: int = 2) -> str:
+    """Mean, 95 % interval where there are `least` pairs, and in how many of the pairs it was above 0."""
+    keys = ("mean", "low", "high") if found["n"] >= least else ("mean",)
     mean, *interval = (f"{found[key]:+.1f}" if name == "imageclef" else signed(found[key]) for key in keys)
     within = f" [{', '.join(interval)}]" if interval else ""
     return f"{mean}{within}, {found['higher']}/{found['n']}"

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medssl_jax.evaluate import paired_difference
+from medssl_jax.figures.boxes import apart
 from medssl_jax.figures.content import with_labels
-from medssl_jax.figures.detect import SHIPPED, Detector
+from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.partition import partition, snap
 from medssl_jax.figures.score import SURE, Detections, evaluate, meant, per_figure
 from medssl_jax.figures.validate import LEAST
@@ -68,20 +69,18 @@ class Cuts:
 
 
 def cutters(run: Path | None) -> dict[str, Cutter]:
-    """The whole figure, four equal quarters, the cut along blank lines, and the detector of `run` or of the package, where there is one.
+    """The whole figure, four equal quarters, the cut along blank lines, and the detector of `run` or of the package.
 
     Raises UserError for a run without a detector.
     """
-    found = {"one panel": Cutter(_grid(1)), "2 x 2": Cutter(_grid(2)), CONTROL: Cutter(_cut_blank_lines)}
-    if run is not None or SHIPPED.exists():
-        found[DETECTOR] = learned(Detector.load(run))
-    return found
+    blank_lines = Cutter(_cut_blank_lines, 0.0)  # all of its boxes are meant, as `separate` takes them
+    return {"one panel": Cutter(_grid(1)), "2 x 2": Cutter(_grid(2)), CONTROL: blank_lines, DETECTOR: learned(Detector.load(run))}
 
 
 def learned(detector: Detector) -> Cutter:
     """A detector with all its boxes from a score of 0.01 on, of which those above its own threshold are meant."""
-    every = dataclasses.replace(detector, threshold=min(LEAST, detector.threshold))
-    return Cutter(lambda images: [Detections(*one) for one in every(images)], detector.threshold)
+    least = min(LEAST, detector.threshold)
+    return Cutter(lambda images: [Detections(*one) for one in detector.every(images, least)], detector.threshold)
 
 
 def labelled(way: Cutter) -> Cutter:
@@ -95,9 +94,16 @@ def labelled(way: Cutter) -> Cutter:
 
 
 def _grown(image: np.ndarray, found: Detections, sure: float) -> Detections:
-    boxes, meant = np.array(found.boxes, np.float32), found.scores >= sure
-    boxes[meant] = with_labels(image, boxes[meant])
+    boxes, grown = np.array(found.boxes, np.float32), _cut_out(found, sure)
+    boxes[grown] = with_labels(image, boxes[grown])
     return Detections(boxes, found.scores)
+
+
+def _cut_out(found: Detections, sure: float) -> np.ndarray:
+    """Which boxes are meant, bool [N]; what finds them gives the surest first."""
+    stay = found.scores >= sure
+    stay[stay] = apart(found.boxes[stay])
+    return stay
 
 
 def cut(samples: Iterable[Sample], ways: Mapping[str, Cutter]) -> Cuts:
@@ -146,7 +152,7 @@ def _canvas(sample: Sample) -> tuple[int, int, int, int]:
 
 def _cells(found: Detections, sure: float, canvas: tuple[int, int, int, int]) -> Detections:
     """The boxes that are meant as cells, with their scores."""
-    kept = found.scores >= sure
+    kept = _cut_out(found, sure)
     return Detections(snap(found.boxes[kept], canvas, agreement=AGREEMENT), found.scores[kept])
 
 

@@ -1,6 +1,7 @@
-"""Real compound figures cut and scored: `python -m experiments.figures --data=DATASETS/compound_figures [--run=RUN]`.
+"""Real compound figures cut and scored; your own: `python -m experiments.figures --boxes=FILE --images=DIR [--run=RUN]`.
 
-The folder holds `images/` and `panels.csv` (image, x0, y0, x1, y1: tight boxes in pixels), and `index.csv` that names each image's article.
+FILE is ImageCLEF's XML, a list of NLM's, or a CSV with the columns image, x0, y0, x1, y1 (tight boxes in pixels); see `figures.clef`.
+The project's set holds `images/`, `panels.csv`, and `index.csv` that names each image's article.
 Beside the methods stand the whole figure as one panel and four equal quarters. It is a test set: nothing is chosen here.
 Its boxes are of lettered panels as a whole, so beside what is cut out stands the same with the letters and labels around it.
 """
@@ -12,16 +13,16 @@ import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments import commit
 from experiments.cut_tables import EVERY, NOTHING, by_method, differences, one_score
 from experiments.cutters import CONTROL, DETECTOR, PARTITION, TIGHT, Cutter, Sample, cut, cutters, labelled, summary
-from experiments.records import RECORDS
 from medssl_jax import cli
 from medssl_jax.errors import UserError
-from medssl_jax.figures.clef import read_panels
+from medssl_jax.figures.clef import read_boxes
 from medssl_jax.figures.read import figures_of
 from medssl_jax.train.logging import read_json, say, write_json
 
@@ -29,45 +30,70 @@ RECORD = "figures.json"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, record, and print the table; the exit code."""
+    """Score figures of one's own, and print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of images/, panels.csv and index.csv")
-    parser.add_argument("--run", type=Path, help="a run of configs/simcfs.py, whose detector is scored too")
-    parser.add_argument("--record", type=Path, default=RECORDS / RECORD, help="where the scores are kept")
+    parser.add_argument("--boxes", type=Path, required=True, help="the true boxes: ImageCLEF's XML, NLM's list, or a CSV")
+    parser.add_argument("--images", type=Path, required=True, help="the folder of the figures that the boxes name")
+    parser.add_argument("--run", type=Path, help="a run of configs/simcfs.py, whose detector is scored in place of the package's")
+    parser.add_argument("--record", type=Path, help="a file for the scores as JSON; they are only printed where nothing is given")
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: measure(asked.data, cutters(asked.run), asked.record))
+    return cli.guarded(lambda: own(asked.boxes, asked.images, cutters(asked.run), asked.record))
+
+
+def own(boxes: Path, images: Path, ways: Mapping[str, Cutter], record: Path | None) -> int:
+    """Print the scores of every way to cut, and keep them in `record` where there is one; 0. Raises UserError for what cannot be read."""
+    told = scored(read_boxes(boxes), images, ways, {})
+    if record is not None:
+        write_json(record, told)
+    print("\n\n".join(_tables(told)))
+    return 0
 
 
 def measure(data: Path, ways: Mapping[str, Cutter], record: Path) -> int:
     """Scores of every way to cut, of all figures and article by article, into `record`; 0. Raises UserError for what cannot be read."""
-    truths = read_panels(data / "panels.csv")
-    ways = {**ways, **{f"{name}, with labels": labelled(ways[name]) for name in (CONTROL, DETECTOR) if name in ways}}
-    say(f"{data.name}: {len(truths)} figures, cut by {', '.join(ways)}.")
-    cuts = cut((Sample(name, _image(data / "images" / name), boxes) for name, boxes in truths.items()), ways)
-    write_json(record, {"dataset": data.name, "code": commit.current(), **summary(cuts, _groups(data, truths))})
+    truths = read_boxes(data / "panels.csv")
+    told = scored(truths, data / "images", ways, _articles(data, truths))
+    write_json(record, {"dataset": data.name, "code": commit.current(), **told})
     print(table(record))
     return 0
+
+
+def scored(truths: Mapping[str, np.ndarray], images: Path, ways: Mapping[str, Cutter], articles: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Scores of every way to cut, also with letters and labels, over all figures and article by article (see `cutters.summary`)."""
+    ways = {**ways, **{f"{name}, with labels": labelled(ways[name]) for name in (CONTROL, DETECTOR) if name in ways}}
+    say(f"{len(truths)} figures in {images}, cut by {', '.join(ways)}.")
+    cuts = cut((Sample(name, _image(images, name), boxes) for name, boxes in truths.items()), ways)
+    return summary(cuts, {EVERY: list(truths), **articles})
 
 
 def table(record: Path) -> str:
     """Markdown: the scores of all figures a method in both conventions, AP@.5 article by article, and the detector's paired differences."""
     if not record.exists():
         return NOTHING
-    told = read_json(record, dict, "measure again")
+    return "\n\n".join(_tables(read_json(record, dict, "measure again")))
+
+
+def _tables(told: dict[str, Any]) -> list[str]:
     parts = [by_method(told, TIGHT), by_method(told, PARTITION), one_score(told, TIGHT, "ap50"), differences(told)]
-    return "\n\n".join(part for part in parts if part)
+    return [part for part in parts if part]
 
 
-def _image(path: Path) -> np.ndarray:
+def _image(folder: Path, name: str) -> np.ndarray:
+    """The figure of that name, which may lack its ending or have folders before it that are not here."""
+    path = next((path for path in (folder / name, folder / f"{name}.jpg", folder / Path(name).name) if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} holds no figure {name}, which the boxes name; give the folder with --images.")
     figure = next(iter(figures_of(path, path.name)), None)
     if figure is None or figure.image is None:
         raise UserError(f"{path} cannot be read ({figure.error if figure else 'no such figure'}); the set is damaged, get it anew.")
+    if figure.scale != 1:
+        raise UserError(f"{path} was made {figure.scale:.2f} times smaller on reading, where its boxes are none of; leave it out.")
     return figure.image
 
 
-def _groups(data: Path, truths: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """The figures' names: all, and by article where index.csv tells."""
-    groups = {EVERY: list(truths)}
+def _articles(data: Path, truths: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """The figures' names by article, where index.csv tells."""
+    groups: dict[str, list[str]] = {}
     index = data / "index.csv"
     if index.is_file():
         with index.open(newline="", encoding="utf-8") as file:

@@ -30,6 +30,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.pools import open_pools
 from medssl_jax.figures.simulate import Figures, Style
+from medssl_jax.figures.validate import best_threshold
 from medssl_jax.memory import keep_pages
 from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import Interrupted
@@ -37,6 +38,7 @@ from medssl_jax.train.loop import Interrupted
 FOLDER = "figures_ablation"
 TRAINED_ON = ("lc25000_histology", "cxr_montgomery", "dsb2018_nuclei", "organamnist/organamnist.npz")
 SIMULATED = 128  # figures
+CHOSEN_ON = 96  # other figures of the same images, which the threshold of every arm is chosen on: each on its own style would be another
 PAIRED = ("imageclef", "iou", "over", "under")  # kept of every figure
 DIGITS = 4
 COMMON = {
@@ -85,9 +87,14 @@ class Job:
         validate(config)
         return config
 
+    @property
+    def training(self) -> dict[str, Any]:
+        """The options of its training."""
+        return options(self.config(Path()))
+
     def about(self) -> dict[str, Any]:
         """The options that decide its numbers, and their fingerprint."""
-        told = {**options(self.config(Path())), "per_bucket": semireal.PER_BUCKET, "simulated": SIMULATED}
+        told = {**self.training, "per_bucket": semireal.PER_BUCKET, "simulated": SIMULATED, "chosen_on": CHOSEN_ON}
         return {"arm": self.arm, "seed": self.seed, "mark": digest(told), "config": told}
 
     def read(self, records: Path) -> dict[str, Any] | None:
@@ -131,16 +138,16 @@ def _done(job: Job, asked: argparse.Namespace) -> bool:
     """Train, score and record, unless that is done; False, with the reason told, where it cannot be."""
     if job.read(asked.records) is not None:
         return True
-    workdir = asked.workdir / FOLDER / f"{job.name}-{job.about()['mark']}"
+    workdir = asked.workdir / FOLDER / f"{job.name}-{digest(job.training)}"
     workdir.parent.mkdir(parents=True, exist_ok=True)
     say(f"figures-ablation: {job.name}.")
     try:
         with alone(workdir.with_suffix(".lock")):
-            config = job.config(asked.data)
+            config, code = job.config(asked.data), commit.of(workdir.with_suffix(".json"))
             if config.compilation_cache:
                 jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
             experiment.run(config, workdir, f"python -m experiments.run figures-ablation --only {job.arm}")
-            record = {**job.about(), **_measured(workdir, asked.data)}
+            record = {**job.about(), "trained_by": code, **_measured(workdir, asked.data)}
         (asked.records / FOLDER).mkdir(parents=True, exist_ok=True)
         write_json(asked.records / FOLDER / f"{job.name}.json", record, indent=None)
     except UserError as error:
@@ -151,9 +158,12 @@ def _done(job: Job, asked: argparse.Namespace) -> bool:
 
 def _measured(workdir: Path, data: Path) -> dict[str, Any]:
     """The scores of a finished training, and how it was made."""
-    ways = {DETECTOR: learned(Detector.load(workdir))}
+    found = learned(Detector.load(workdir))
+    figures = _simulated("threshold", data, CHOSEN_ON)
+    sure = best_threshold({f.name: f.boxes for f in figures}, dict(zip([f.name for f in figures], found.find([f.image for f in figures]))))
+    ways = {DETECTOR: found._replace(sure=sure)}
     how = read_json(workdir / "summary.json", dict, "delete the run")
-    about = {"code": commit.current(), **{name: how[name] for name in ("seconds", "device", "versions")}}
+    about = {"code": commit.current(), "threshold": sure, **{name: how[name] for name in ("seconds", "device", "versions")}}
     groups = {"semi-real": semireal.groups(semireal.PER_BUCKET), "simulated": {EVERY: [str(i) for i in range(SIMULATED)]}}
     cuts = {name: cut(_samples(name, data), ways) for name in groups}
     return {**about, "sets": {name: {**summary(cuts[name], groups[name]), "by_figure": _by_figure(cuts[name])} for name in groups}}
@@ -165,10 +175,17 @@ def _by_figure(cuts: Cuts) -> dict[str, list[float]]:
     return {name: [round(row[name], DIGITS) for row in rows] for name in PAIRED}
 
 
-@functools.lru_cache(maxsize=2)
 def _samples(name: str, data: Path) -> list[Sample]:
-    """The figures of a set, made once for all trainings of a process."""
-    if name == "semi-real":
-        return list(semireal.samples(data, semireal.PER_BUCKET))
-    figures = Figures(open_pools(Job(DEFAULT, 0).config(data).data).held_out, Style(), sub_seed(0, "figures-ablation"))
-    return [Sample(str(i), figures[i]["image"], figures[i]["boxes"]) for i in range(SIMULATED)]
+    return _semireal(data) if name == "semi-real" else _simulated("test", data, SIMULATED)
+
+
+@functools.lru_cache(maxsize=1)
+def _semireal(data: Path) -> list[Sample]:
+    return list(semireal.samples(data, semireal.PER_BUCKET))
+
+
+@functools.lru_cache(maxsize=2)
+def _simulated(use: str, data: Path, count: int) -> list[Sample]:
+    """Figures of images that were held out, in the default style, made once for all trainings of a process."""
+    found = Figures(open_pools(Job(DEFAULT, 0).config(data).data).held_out, Style(), sub_seed(0, f"figures-ablation/{use}"))
+    return [Sample(str(i), found[i]["image"], found[i]["boxes"]) for i in range(count)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.figures import separate
 from medssl_jax.figures.read import figure_files, name_of
 from medssl_jax.figures.simulate import Figures, Style
+from medssl_jax.machine import cores
 from medssl_jax.train.logging import read_json, say, write_json
 
 RECORD = "figures_speed.json"
@@ -51,7 +51,7 @@ def start(asked: argparse.Namespace) -> int:
         return LEFT_OUT
     rows = {"simulated": simulated(asked.data), **{f"separate, {name}": row for name, row in separated(asked.data, asked.run).items()}}
     asked.records.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"code": commit.current(), "machine": machine(), "cores": _cores(), "rows": rows})
+    write_json(record, {"code": commit.current(), "machine": machine(), "cores": cores(), "rows": rows})
     print(table(record))
     return 0
 
@@ -61,7 +61,7 @@ def simulated(data: Path) -> dict[str, Any]:
     figures = Figures(semireal.singles(data), Style())
 
     def once() -> None:
-        with ThreadPoolExecutor(_cores()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(figures.__getitem__, range(SIMULATED)))
 
     return _row(once, SIMULATED)
@@ -106,8 +106,3 @@ def _row(once: Callable[[], Any], figures: int) -> dict[str, Any]:
         once()
         seconds.append(time.perf_counter() - began)
     return {"figures": figures, "median": float(np.median(seconds)), "fastest": min(seconds), "slowest": max(seconds)}
-
-
-def _cores() -> int:
-    """How many cores the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

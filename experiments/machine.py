@@ -9,12 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medssl_jax.machine import cores
+
 
 def machine() -> dict[str, Any]:
     """What it ran on, with the load of the last minute."""
     names = ("jax", "jaxlib", "flax", "torch")
     versions = {name: version(name) for name in names if importlib.util.find_spec(name)}
-    return {"cpu": _cpu(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), **versions}
+    return {"cpu": _cpu(), "cores": cores(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), **versions}
 
 
 def _cpu() -> str:

@@ -30,7 +30,7 @@ from medssl_jax.downstream.compare import Cell, Comparison, colour
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import baselines
 from medssl_jax.memory import keep_pages
-from medssl_jax.train.logging import read_json, say, write_json
+from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.mesh import make_mesh
 
@@ -179,7 +179,11 @@ def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell
     pretrained = pretraining.pretrain(config, seen, mesh, source, stop)
     comparison = Comparison(config, dataset, experiment.build_task(config, dataset), pretrained.parts, mesh, home)
     about = {"data": dataset_digest(config.data.to_json()), "device": jax.devices()[0].device_kind, "versions": versions()}
-    about["pretraining"] = {"seconds": round(pretrained.seconds, 1), "warnings": list(pretrained.warnings), "code": _code_of(source)}
+    about["pretraining"] = {
+        "seconds": round(pretrained.seconds, 1),
+        "warnings": list(pretrained.warnings),
+        "code": commit.of(source / "code.json"),
+    }
     if group.arm.pool:
         about["pool"] = {"images": len(seen.pool), "detector": detector}
 
@@ -189,14 +193,6 @@ def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell
     for cell in cells:  # what an earlier process left without recording it may be of another version
         comparison.forget(cell)
     comparison.run(cells, stop, record)
-
-
-def _code_of(source: Path) -> str:
-    """The code that finished the pretraining in `source`: this one, where nothing is written there yet."""
-    path = source / "code.json"
-    if not path.exists():
-        write_json(path, {"code": commit.current()})
-    return str(read_json(path, dict, "delete the folder, which is then made again")["code"])
 
 
 def _kept(record: Record) -> Record:

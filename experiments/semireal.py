@@ -19,8 +19,10 @@ from medssl_jax.data.dataset import Dataset, Example, Info, Source, describe
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.errors import UserError
+from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.pools import Joined
 from medssl_jax.figures.simulate import Figures, Style
+from medssl_jax.figures.train import SHIPPED
 from medssl_jax.train.logging import read_json, say, write_json
 
 RECORD = "figures_semireal.json"
@@ -84,9 +86,18 @@ def samples(data: Path, per_bucket: int) -> Iterator[Sample]:
     source, layouts = singles(data), data / LAYOUTS
     for bucket in BUCKETS:
         figures = bucket.figures(source, layouts)
-        for i, name in enumerate(_names(bucket, per_bucket)):
+        for i, name in zip(meant(bucket, figures), _names(bucket, per_bucket)):
             figure = figures[i]
             yield Sample(name, figure["image"], figure["boxes"])
+
+
+def meant(bucket: Bucket, figures: Figures) -> Iterator[int]:
+    """The figures that are of the bucket: those of several classes show two at least, which chance alone does not see to."""
+    labels = figures.singles.labels
+    assert labels is not None
+    several = CLASSES[bucket.classes] == 0
+    seen = ((i, {labels[image.number] for image in figures.plan(i).shown if image}) for i in itertools.count())
+    return (i for i, classes in seen if not several or len(classes) > 1)
 
 
 def groups(per_bucket: int) -> dict[str, list[str]]:
@@ -100,13 +111,19 @@ def groups(per_bucket: int) -> dict[str, list[str]]:
 
 
 def check_run(run: Path, singles: Sequence[str] = SINGLES, made: str = "the semi-real figures") -> None:
-    """Raises UserError for a detector that has learned from the images that the figures are made of."""
+    """Raises UserError for a detector that has learned, itself or as the one it was continued from, from the images that the figures are
+    made of, by the names of their folders; and for a run that does not tell."""
     config = run / "config.json"
-    told = read_json(config, dict, "train again in another --workdir") if config.exists() else {}
-    seen = {part for path in str(told.get("data", {}).get("path", "")).split(",") for part in Path(path.strip()).parts}
+    if not config.exists():
+        Detector.load(run)  # tells where there is none at all
+        raise UserError(f"{run} does not tell what it was trained on (no config.json), which {made} must not be; name a whole run.")
+    told = read_json(config, dict, "train again in another --workdir")
+    seen = {part for path in str(told.get("data", {}).get("path", "")).split(",") for part in Path(path.strip()).resolve().parts}
     both = [name for name in singles if name in seen]
     if both:
         raise UserError(f"{run} was trained on {both[0]}, of which {made} are made; train it on other images.")
+    if (before := told.get("pretrain", {}).get("from_run", "")) not in ("", SHIPPED):
+        check_run(Path(before).expanduser(), singles, made)
 
 
 def table(record: Path) -> str:

@@ -83,6 +83,13 @@ def config() -> ConfigDict:
     return CONFIG.value
 
 
+def required(flag: flags.FlagHolder) -> str:
+    """The value of a flag. Raises UserError, which says what it is, where it was not given."""
+    if not flag.value:
+        raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
+    return flag.value
+
+
 def _complain(sentence: str, code: int) -> int:
     print(f"error: {sentence}", file=sys.stderr)
     return code

@@ -42,8 +42,8 @@ SHOWN = 8  # images of the picture
 
 def main() -> None:
     """Find the place that --point marks in --query in every image of --images."""
-    run, query, images = (Path(_given(flag)).expanduser() for flag in (RUN, QUERY, IMAGES))
-    x, y = _point(_given(POINT))
+    run, query, images = (Path(cli.required(flag)).expanduser() for flag in (RUN, QUERY, IMAGES))
+    x, y = _point(cli.required(POINT))
     pretrained = pretraining.load(run, make_mesh())
     config = run_config(run)
     dataset = _opened(config, images)
@@ -65,12 +65,6 @@ def main() -> None:
     pictures = [line.panel for line in found if line.panel is not None]
     overlays(out / "landmarks.png", [(query.name, shown, (x * scale, y * scale), None), *pictures])
     say(f"{len(found)} images searched: {out / 'landmarks.csv'} and {out / 'landmarks.png'}")
-
-
-def _given(flag: flags.FlagHolder) -> str:
-    if not flag.value:
-        raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
-    return flag.value
 
 
 def run_config(run: Path) -> ConfigDict:

@@ -11,7 +11,6 @@ from pathlib import Path
 from absl import flags
 
 from medssl_jax import cli
-from medssl_jax.errors import UserError
 from medssl_jax.figures.separate import Task, separate
 
 FIGURES = flags.DEFINE_string("figures", None, "A folder of figures (PNG, JPEG, TIFF, PDF), or one of them.", allow_override=True)
@@ -30,15 +29,9 @@ MIN_SIDE = flags.DEFINE_integer("min-side", 32, "Pixels of the shorter side of a
 
 def main() -> None:
     """Cut what --figures names into panels; leave them in --out with a table, and pages to look through."""
-    figures, out = (Path(_given(flag)).expanduser() for flag in (FIGURES, OUT))
+    figures, out = (Path(cli.required(flag)).expanduser() for flag in (FIGURES, OUT))
     run = Path(RUN.value).expanduser() if RUN.value else None
     separate(Task(figures, out, METHOD.value, run, PAD.value, BOXES.value, MIN_SIDE.value, SHARD.value))
-
-
-def _given(flag: flags.FlagHolder) -> str:
-    if not flag.value:
-        raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
-    return flag.value
 
 
 if __name__ == "__main__":

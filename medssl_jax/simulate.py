@@ -41,8 +41,8 @@ IMAGE_INK, DRAWN_INK, CELL_INK = (230, 60, 0), (0, 150, 70), (0, 110, 220)
 
 def main() -> None:
     """Write figures as PNG, their boxes as panels.csv, and a contact sheet with the boxes drawn."""
-    style, out = changed_style(STYLE.value), _free(Path(_given(OUT)).expanduser())
-    source = Joined([_single_images(path.strip()) for path in _given(IMAGES).split(",") if path.strip()])
+    style, out = changed_style(STYLE.value), _free(Path(cli.required(OUT)).expanduser())
+    source = Joined([_single_images(path.strip()) for path in cli.required(IMAGES).split(",") if path.strip()])
     figures = Figures(source, style, SEED.value, COUNT.value)
     out.mkdir(parents=True, exist_ok=True)
     begun, first = time.perf_counter(), []
@@ -80,12 +80,6 @@ def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
     for k, picture in enumerate(pictures):
         sheet.paste(picture, (BETWEEN + k % ACROSS * step, BETWEEN + k // ACROSS * step))
     return sheet
-
-
-def _given(flag: flags.FlagHolder) -> str:
-    if not flag.value:
-        raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
-    return flag.value
 
 
 def _single_images(path: str) -> Source:

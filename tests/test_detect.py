@@ -14,7 +14,7 @@ from medssl_jax.figures import detect
 from medssl_jax.figures.boxes import iou
 from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.letterbox import Squares, check_boxes, letterbox, to_figure, to_square
-from medssl_jax.figures.suppress import best_boxes, survivors
+from medssl_jax.figures.suppress import KEPT, best_boxes, survivors
 from medssl_jax.models import detector, detector_places
 
 SIZE = 64
@@ -51,15 +51,33 @@ def test_best_boxes_against_numpy(rng):
         "distances": rng.uniform(1, 60, (2, len(places), 4)).astype(np.float32),
     }
     found, scores = map(np.asarray, best_boxes(jax.tree.map(jnp.asarray, raw), 128))
-    assert found.shape == (2, 100, 4)
+    kept = min(KEPT, len(places))
+    assert found.shape == (2, kept, 4)
     for b in range(2):
         expected = np.sqrt(1 / (1 + np.exp(-raw["objectness"][b])) / (1 + np.exp(-raw["quality"][b])))
-        order = np.argsort(-expected)[:100]
+        order = np.argsort(-expected)[:kept]
         edges = raw["distances"][b][order]
         own = np.clip(np.concatenate([places[order] - edges[:, :2], places[order] + edges[:, 2:]], 1), 0, 128)
         np.testing.assert_allclose(found[b], own, atol=1e-3)
         stay = np.asarray(survivors(jnp.asarray(own)))
         np.testing.assert_allclose(scores[b], np.where(stay, expected[order], 0), atol=1e-5)
+
+
+def test_every_panel_of_a_figure_of_many_is_kept():
+    """Nine places box each of 36 panels alike, so that those of the first eleven alone would be a hundred boxes."""
+    places, strides = detector_places(192)
+    own = np.stack(np.meshgrid(*[np.arange(6.0) * 32] * 2), -1).reshape(-1, 1, 2)  # corners of 6 x 6 panels of 30 px
+    panels = np.concatenate([own[:, 0] + 1, own[:, 0] + 31], 1).astype(np.float32)
+    centre = (np.abs(places - own - 16) <= 8).all(2) & (strides == strides.min())  # [panels, places]
+    assert (centre.sum(1) >= 4).all()
+    assert centre.sum() > 100
+    which = centre.argmax(0)
+    edges = np.concatenate([places - panels[which, :2], panels[which, 2:] - places], 1)
+    raw = {"objectness": np.where(centre.any(0), 4.0, -8.0), "quality": np.linspace(1, 2, len(places)), "distances": edges}
+    found, scores = map(np.asarray, best_boxes({name: jnp.asarray(x[None], jnp.float32) for name, x in raw.items()}, 192))
+    sure = found[0][scores[0] > 0.5]
+    assert len(sure) == 36
+    np.testing.assert_allclose(sure[np.lexsort(sure.T[:2])], panels[np.lexsort(panels.T[:2])], atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(40, 200), (333, 90), (64, 64), (1, 500), (2000, 1500)])

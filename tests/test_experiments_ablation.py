@@ -29,7 +29,9 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(figures_ablation, "TRAINED_ON", semireal.SINGLES)
     monkeypatch.setattr(figures_ablation, "SIMULATED", 3)
     monkeypatch.setattr(semireal, "PER_BUCKET", 1)
-    figures_ablation._samples.cache_clear()
+    monkeypatch.setattr(figures_ablation, "CHOSEN_ON", 4)
+    for cached in (figures_ablation._semireal, figures_ablation._simulated):
+        cached.cache_clear()
     return tmp_path, trained
 
 
@@ -52,6 +54,8 @@ def test_a_training_is_scored_recorded_and_passed_over(small, capsys):
     told = json.loads(path.read_text())
     assert told["config"]["method.side"] == "none"
     assert told["seconds"]["total"] > 0
+    assert 0 < told["threshold"] <= 1
+    assert told["trained_by"] == told["code"]
     for name, count in (("semi-real", 18), ("simulated", 3)):
         found = told["sets"][name]
         assert found["groups"]["all"]["figures"] == count

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 from experiments import compound, cutters, figures, figures_speed, render, semireal, trivial
 from experiments import run as runner
@@ -33,7 +35,7 @@ def call(data, records, *more):
 
 def test_methods_are_scored_over_all_and_by_article(data, tmp_path, capsys):
     record = tmp_path / "figures.json"
-    assert figures.main([f"--data={data / 'compound_figures'}", f"--record={record}"]) == 0
+    assert call(data, tmp_path, "--only", "real") == 0
     told = json.loads(record.read_text())
     scores = told["scores"][TIGHT]
     assert scores["all"]["xycut"]["ap50"] == pytest.approx(1)
@@ -55,13 +57,40 @@ def test_methods_are_scored_over_all_and_by_article(data, tmp_path, capsys):
 def test_a_figure_that_cannot_be_read_is_told(tmp_path, capsys):
     folder = tiny.figure_sets(tmp_path / "sets") / "compound_figures"
     (folder / "images" / "one_a.png").write_bytes(b"")
-    assert figures.main([f"--data={folder}", f"--record={tmp_path / 'figures.json'}"]) != 0
-    assert "one_a.png" in capsys.readouterr().err
+    assert own(folder / "panels.csv", folder / "images") != 0
+    assert "one_a.png cannot be read" in capsys.readouterr().err
+    (folder / "images" / "one_a.png").unlink()
+    assert own(folder / "panels.csv", folder / "images") != 0
+    assert "holds no figure one_a.png, which the boxes name" in capsys.readouterr().err
+    assert own(tmp_path / "panels.csv", tmp_path) != 0
+    assert "there is no table of panels" in capsys.readouterr().err
 
 
-def test_a_folder_without_boxes_is_told(tmp_path, capsys):
-    assert figures.main([f"--data={tmp_path}", f"--record={tmp_path / 'figures.json'}"]) != 0
-    assert "panels.csv" in capsys.readouterr().err
+def own(boxes, images, *more):
+    return figures.main([f"--boxes={boxes}", f"--images={images}", *more])
+
+
+def test_figures_of_ones_own_are_scored_by_boxes_of_any_kind(data, tmp_path, capsys):
+    """The same boxes as a table, as ImageCLEF's XML without endings, and as a list of NLM's with folders."""
+    home = data / "compound_figures"
+    Image.open(home / "images" / "one_a.png").save(tmp_path / "one_a.jpg")
+    objects = "".join(
+        f"<object><point x='{x0}' y='{y0}'/><point x='{x1}' y='{y1}'/></object>" for x0, y0, x1, y1 in tiny.PANELS["one_a.png"]
+    )
+    (tmp_path / "truth.xml").write_text(f"<a><annotation><filename> one_a.jpg </filename>{objects}</annotation></a>")
+    lines = [f"some/where/{name},{','.join(map(str, box))},panel" for name, own in tiny.PANELS.items() for box in own]
+    (tmp_path / "eval.csv").write_text("\n".join(lines))
+    printed = []
+    for boxes, images in [
+        (home / "panels.csv", home / "images"),
+        (tmp_path / "truth.xml", tmp_path),
+        (tmp_path / "eval.csv", home / "images"),
+    ]:
+        assert own(boxes, images, f"--record={tmp_path / 'own.json'}") == 0
+        printed.append(capsys.readouterr().out)
+        assert "| xycut | 1.000 |" in printed[-1]
+    assert printed[0] == printed[2]
+    assert json.loads((tmp_path / "own.json").read_text())["groups"] == {"all": {"figures": 2, "panels": 4}}
 
 
 def test_both_conventions_of_what_a_detector_finds():
@@ -141,6 +170,20 @@ def test_semi_real_figures_are_what_their_buckets_say(data):
     assert sorted(names) == sorted(semireal.groups(1)["all"])
 
 
+def test_figures_of_several_classes_show_several_and_no_class_more_than_its_share(data):
+    """One set is squares, the other wide: what fits a cell best must not decide which is seen."""
+    source, layouts = semireal.singles(data), data / semireal.LAYOUTS
+    shown = []
+    for bucket in semireal.BUCKETS:
+        made = bucket.figures(source, layouts)
+        if bucket.classes == "inter-class":
+            for i in itertools.islice(semireal.meant(bucket, made), 8):
+                labels = [source[image.number]["label"] for image in made.plan(i).shown]
+                assert len(set(labels)) > 1
+                shown += [image.number >= source.ends[0] for image in made.plan(i).shown]
+    assert 0.35 < np.mean(shown) < 0.65
+
+
 def test_semi_real_figures_do_not_depend_on_how_many_there_are(data):
     few, many = ({sample.name: sample for sample in semireal.samples(data, count)} for count in (1, 2))
     assert len(many) == 2 * len(few)
@@ -172,7 +215,6 @@ def test_what_is_missing_is_told_and_the_rest_measured(tmp_path, capsys):
     assert call(folder, tmp_path / "records") == runner.LEFT_OUT
     said = capsys.readouterr().err
     assert f"semi-real: passed over, {folder / 'chase_db1'} does not exist; name the folder of the data sets with --data." in said
-    assert "No detector is scored" in said or DETECTOR in cutters.cutters(None)
     assert {path.name for path in (tmp_path / "records").iterdir()} == {figures.RECORD, trivial.RECORD}
     (folder / "compound_figures" / "panels.csv").write_text("image\n")
     assert call(folder, tmp_path / "records", "--only", "real") == runner.LEFT_OUT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medssl_jax.figures.boxes import area, clip, extent, intersection, iou, matches
+from medssl_jax.figures.boxes import apart, area, clip, extent, intersection, iou, matches
 
 SIDE = 40
 
@@ -56,3 +56,13 @@ def test_the_surest_box_takes_the_panel(threshold, pairs):
     if threshold == 0.9:
         found = found[1:2]
     np.testing.assert_array_equal(matches(panels, found, threshold), expected)
+
+
+def test_of_boxes_within_others_the_surest_stays():
+    """A panel, a part of it, both panels at once, the other panel, and one that shares just half of the smaller with the first."""
+    found = np.float32([[0, 0, 100, 100], [10, 10, 60, 60], [0, 0, 210, 100], [110, 0, 210, 100], [50, 0, 150, 100]])
+    assert apart(found).tolist() == [True, False, False, True, True]
+    assert apart(found[[0, 3]]).all()
+    assert apart(found[[0, 4]]).all()
+    assert apart(found[[1, 0, 3]]).tolist() == [True, False, True]
+    assert apart(found[:0]).shape == (0,)

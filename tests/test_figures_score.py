@@ -179,7 +179,10 @@ def test_the_scores_of_a_set():
     assert (scores["ap"], scores["ap50"]) == pytest.approx((51 / 101, 51 / 101))
     expected = {"imageclef": 50, "iou": 1, "over": 0, "under": 0, "count_error": 2, "right": 0.5}
     assert {key: scores[key] for key in expected} == expected
-    assert evaluate({"a": GRID}, {"a": unsure}, sure=0.1)["count_error"] == 1
+    assert evaluate({"a": GRID}, {"a": unsure}, sure=0.1)["count_error"] == 0  # all at once is no panel beside its panels
+    surest = unsure._replace(scores=unsure.scores[::-1])
+    assert evaluate({"a": GRID}, {"a": surest}, sure=0.95)["count_error"] == 4
+    assert evaluate({"a": GRID}, {"a": surest._replace(scores=np.array([0.9, 0.8, 0.8, 0.8, 0.8]))})["count_error"] == 3
 
 
 @pytest.mark.parametrize("measure", [average_precision, yolo_precision, imageclef_accuracy, evaluate])

@@ -147,8 +147,7 @@ def test_a_stopped_run_continues(folder, done, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "cut", stopping)
     with pytest.raises(KeyboardInterrupt):
         separate(Task(folder, out, "xycut"))
-    (part,) = (out / "parts").iterdir()
-    assert part.name == "1-of-1.csv.partial"
+    part = out / "parts" / "1-of-1.csv.partial"
     part.write_text(part.read_text()[:-7])
     monkeypatch.setattr(command, "cut", counting)
     separate(Task(folder, out, "xycut"))
@@ -173,6 +172,50 @@ def test_new_figures_are_added_and_lost_ones_left_out(tmp_path, rng):
     save(tmp_path / "in" / "c.png", grid(rng, rows=1, columns=3, side=60)[0])
     separate(task)
     assert [row["source"] for row in rows(tmp_path / "out")] == ["b.png"] * 2 + ["c.png"] * 3
+    assert crops(tmp_path / "out") == {row["crop"] for row in rows(tmp_path / "out")}  # nothing is left of the first
+
+
+def crops(out):
+    """What is pretrained on."""
+    return {path.relative_to(out).as_posix() for folder in ("photographs", "plots") for path in (out / folder).rglob("*.png")}
+
+
+def test_a_figure_that_was_replaced_is_cut_again(tmp_path, rng):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, grid(rng, rows=1, columns=3, side=60)[0])
+    task = Task(tmp_path / "in", tmp_path / "out", "xycut")
+    separate(task)
+    save(tmp_path / "in" / "b.png", grid(rng, rows=1, columns=2, side=70)[0])
+    separate(task)
+    found = rows(tmp_path / "out")
+    assert [(row["source"], row["width"]) for row in found] == [("a.png", "60")] * 3 + [("b.png", "70")] * 2
+    assert crops(tmp_path / "out") == {row["crop"] for row in found}
+
+
+def test_shares_agree_however_the_folder_changes(tmp_path, rng, capsys):
+    """Figures come and go between two shares: none is cut twice, and none is left out unsaid."""
+    home, out = tmp_path / "in", tmp_path / "out"
+    for name in "abcdefgh":
+        save(home / f"{name}.png", grid(rng, rows=1, columns=2, side=60)[0])
+    first, second = (Task(home, out, "xycut", shard=f"{number}/2") for number in (1, 2))
+    separate(first)
+    (home / "a.png").unlink()
+    for name in "ijklmnop":
+        save(home / f"{name}.png", grid(rng, rows=1, columns=2, side=60)[0])
+    separate(second)
+    assert not (out / "panels.csv").exists()
+    assert "files to go: --shard=1/2 has" in capsys.readouterr().err
+    separate(first)
+    assert [row["source"] for row in rows(out)] == [f"{name}.png" for name in "bcdefghijklmnop" for _ in range(2)]
+    assert crops(out) == {row["crop"] for row in rows(out)}
+
+
+def test_two_processes_at_one_share(folder, tmp_path):
+    task = Task(folder, tmp_path / "out", "xycut")
+    separate(task)
+    with task.part(1).held(), pytest.raises(UserError, match=r"another process writes .*1-of-1.csv; wait for it"):
+        separate(task)
+    separate(task)
 
 
 def test_padding_and_the_least_side(tmp_path, rng):

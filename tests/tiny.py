@@ -131,7 +131,7 @@ def figure_sets(home: Path) -> Path:
     for folder, count in SINGLES:
         (home / folder).mkdir(parents=True)
         for i in range(count):
-            coarse = rng.integers(30, 200, (6, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
+            coarse = rng.integers(30, 200, (3 if folder.startswith("chase") else 8, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
             Image.fromarray(coarse).save(home / folder / f"{i}.png")
     layouts = [[f"{r}x{c}", 103 * x, 103 * y, 103 * x + 100, 103 * y + 100] for r, c in LAYOUTS for y in range(r) for x in range(c)]
     _table(home / "panel_layouts" / "imageclef2016_training_boxes.csv", ["figure", "x1", "y1", "x2", "y2"], layouts)
@@ -150,6 +150,7 @@ def untrained_run(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     weights = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(np.float32), shapes)
     detect.keep(folder, detect.Detector(weights, 4, 1, 64, 0.4))
+    (folder / "config.json").write_text('{"data": {"path": "elsewhere"}}')
     return folder
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 Canvas = tuple[float, float, float, float]
+NESTED = 0.5  # share of a box in a surer one above which both cannot be panels; chosen on simulated figures
 
 
 def area(boxes: np.ndarray) -> np.ndarray:
@@ -29,6 +30,17 @@ def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     shared = intersection(first, second)
     union = area(first)[:, None] + area(second)[None, :] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def apart(boxes: np.ndarray) -> np.ndarray:
+    """Which of boxes [N, 4], the surest first, are cut out, bool [N]: one goes that shares more than half of the smaller of the two with
+    one that stays. Suppression by IoU lets a part of a panel, or several panels at once, stand beside the panel."""
+    own = area(boxes)
+    share = intersection(boxes, boxes) / np.maximum(np.minimum(own[:, None], own[None, :]), 1e-9)
+    stay = np.ones(len(own), bool)
+    for k in range(len(own)):
+        stay[k] = not (share[k, :k] > NESTED)[stay[:k]].any()
+    return stay
 
 
 def clip(boxes: np.ndarray, canvas: Canvas) -> np.ndarray:

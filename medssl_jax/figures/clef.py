@@ -1,16 +1,13 @@
-"""Boxes of panels in files: the truth as ImageCLEF's XML, NLM's lists or as a table, and the table that `separate` writes.
+"""True boxes of panels in files: ImageCLEF's XML, NLM's lists, or a table.
 
-The readers of truth give boxes float32 [N, 4] by the name of the figure: pixel corners (x0, y0, x1, y1), x0 < x1 and y0 < y1, x1 and y1
+They are read as float32 [N, 4] by the name of the figure: pixel corners (x0, y0, x1, y1), x0 < x1 and y0 < y1, x1 and y1
 the first pixel outside, in the order of the file, which ImageCLEF's accuracy depends on.
 """
 
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,12 +16,24 @@ from medssl_jax.errors import UserError
 
 WITHDRAWN = ("1471-2261-9-18-2", "1471-244X-7-25-4")  # test figures that the organisers took back
 NAMES = ("image", "figure")  # columns with the figure's name
-FIGURE, BOX = ("source", "page", "figure"), ("x0", "y0", "x1", "y1")
-ROW = (*FIGURE, "panel", *BOX, "score", "width", "height", "looks", "crop", "error")  # columns of what `separate` writes
-Row = dict[str, str]
+BOX = ("x0", "y0", "x1", "y1")
 NLM_FIELDS = (6, 11)  # of a line of NLM's lists, without and with the box and the text of the panel's letter
 NLM_PANEL = "panel"  # the sixth of them
 CORNERS = (BOX, ("x1", "y1", "x2", "y2"))  # columns with the box
+
+
+def read_boxes(path: Path | str) -> dict[str, np.ndarray]:
+    """The boxes of a file of any of these kinds: ImageCLEF's where it ends in .xml, NLM's where its first line is a panel, else a table
+    with a head. Raises UserError for a file that is missing, is none of them, or has a line that is no box."""
+    path = Path(path)
+    if path.suffix.lower() == ".xml":
+        return read_clef(path)
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = next(csv.reader(file), [])
+        if len(first) in NLM_FIELDS and first[5] == NLM_PANEL:
+            return read_nlm(path)
+    return read_panels(path)
 
 
 def read_clef(path: Path | str) -> dict[str, np.ndarray]:
@@ -89,65 +98,6 @@ def read_panels(path: Path | str) -> dict[str, np.ndarray]:
     for row in rows:
         figures.setdefault(row[name], []).append([_number(path, row[name], row[corner]) for corner in corners])
     return {name: _boxes(path, name, boxes) for name, boxes in figures.items()}
-
-
-def line(**values: Any) -> Row:
-    """A line of `separate`'s panels.csv; what is not given is empty."""
-    return {column: str(values.get(column, "")) for column in ROW}
-
-
-class Part:
-    """The lines of one share of a panels.csv, number `number` of `count`, which can be stopped and continued at any time."""
-
-    def __init__(self, folder: Path, number: int, count: int) -> None:
-        self.finished = folder / f"{number}-of-{count}.csv"
-        self.unfinished = self.finished.with_suffix(".csv.partial")
-
-    def lines(self, sources: Container[str]) -> list[Row]:
-        """What there is of these sources. Of an unfinished part the last source is left out: its lines may not all be there."""
-        if self.finished.exists():
-            kept = read_lines(self.finished)
-        else:
-            kept = read_lines(self.unfinished) if self.unfinished.exists() else []
-            kept = [one for one in kept if one["source"] != kept[-1]["source"]]
-        return [one for one in kept if one["source"] in sources]
-
-    def extend(self, kept: Iterable[Row], more: Iterable[Iterable[Row]]) -> None:
-        """Finish the part with the lines it has kept and with more, those of a source at a time."""
-        self.finished.parent.mkdir(parents=True, exist_ok=True)
-        write_lines(self.unfinished, kept)
-        self.finished.unlink(missing_ok=True)
-        with self.unfinished.open("a", encoding="utf-8", newline="") as file:
-            for lines in more:
-                file.write(_text(lines, header=False))
-                file.flush()
-        self.unfinished.replace(self.finished)
-
-
-def write_lines(path: Path, lines: Iterable[Row], mark: str = "new") -> None:
-    """Write a panels.csv whole or not at all; `mark` sets the unfinished file apart from those of other processes."""
-    partial = path.with_name(f"{path.name}.{mark}")
-    partial.write_text(_text(lines, header=True), encoding="utf-8", newline="")
-    partial.replace(path)
-
-
-def read_lines(path: Path) -> list[Row]:
-    """The lines of a panels.csv; one that was cut short at the end is left out. Raises UserError for another kind of table."""
-    text = path.read_text(encoding="utf-8")
-    table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    lines = list(table)
-    if tuple(table.fieldnames or ()) != ROW:
-        raise UserError(f"{path} is no table of separated panels; remove it and start the same command again.")
-    return lines
-
-
-def _text(lines: Iterable[Row], header: bool) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, ROW, lineterminator="\n")
-    if header:
-        table.writeheader()
-    table.writerows(lines)
-    return text.getvalue()
 
 
 def _points(path: Path, name: str, panel: ElementTree.Element) -> list[float]:

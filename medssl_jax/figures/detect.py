@@ -6,6 +6,7 @@ Boxes are float32 [N, 4], pixel corners (x0, y0, x1, y1) with x0 < x1, y0 < y1 a
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from medssl_jax.augment import to_unit
 from medssl_jax.errors import UserError
+from medssl_jax.figures.boxes import apart
 from medssl_jax.figures.letterbox import Letterboxed, letterbox, to_figure
 from medssl_jax.figures.suppress import best_boxes
 from medssl_jax.models import detector
@@ -58,6 +60,12 @@ class Detector:
         return cls(jax.device_get(checkpoint.load_tree(run / WEIGHTS, place)), **told)
 
     @cached_property
+    def mark(self) -> str:
+        """Eight hexadecimal digits that tell its weights and threshold from others'."""
+        told = [self.threshold, self.size, *jax.tree.leaves(self.weights)]
+        return hashlib.sha256(b"".join(np.asarray(one).tobytes() for one in told)).hexdigest()[:8]
+
+    @cached_property
     def _predict(self) -> Any:
         network, size = detector(self.width, blocks=self.blocks), self.size
         return jax.jit(lambda weights, squares: best_boxes(network.apply(weights, {}, to_unit(squares), train=False)[0], size))
@@ -69,7 +77,14 @@ class Detector:
     def __call__(self, images: Sequence[np.ndarray]) -> list[Found]:
         """Figures uint8 [H, W, 3] of any sizes -> (boxes float32 [N, 4] in the figure's own pixels, scores float32 [N]), the surest first.
 
-        There may be none in a figure. While a batch is computed the next one is scaled.
+        They are the panels to be cut out: of a score of `threshold` at least, and apart (`boxes.apart`). There may be none in a figure.
+        """
+        return [(boxes[stay], scores[stay]) for boxes, scores in self.every(images, self.threshold) for stay in [apart(boxes)]]
+
+    def every(self, images: Sequence[np.ndarray], least: float) -> list[Found]:
+        """The same of all boxes of a score of `least` at least, as average precision asks for them.
+
+        While a batch is computed the next one is scaled.
         """
         found: list[Found] = []
         ahead: Any = None
@@ -79,14 +94,14 @@ class Detector:
             squares = np.zeros((BATCH, self.size, self.size, 3), np.uint8)
             squares[: len(part)] = [one.image for one in boxed]
             ready, ahead = ahead, (part, boxed, self._predict(self._placed, squares))
-            found += self._own_pixels(*ready) if ready else []
-        return found + (list(self._own_pixels(*ahead)) if ahead else [])
+            found += self._own_pixels(least, *ready) if ready else []
+        return found + (list(self._own_pixels(least, *ahead)) if ahead else [])
 
-    def _own_pixels(self, images: Sequence[np.ndarray], boxed: list[Letterboxed], predicted: Any) -> Iterator[Found]:
+    def _own_pixels(self, least: float, images: Sequence[np.ndarray], boxed: list[Letterboxed], predicted: Any) -> Iterator[Found]:
         """Each figure's boxes from the squares', without those of too little score or extent."""
         for image, one, boxes, scores in zip(images, boxed, *jax.device_get(predicted)):
             own = to_figure(boxes, image.shape[:2], one.extent)
-            good = (scores >= self.threshold) & (scores > 0) & (own[:, 2:] - own[:, :2] >= SMALLEST).all(1)
+            good = (scores >= least) & (scores > 0) & (own[:, 2:] - own[:, :2] >= SMALLEST).all(1)
             yield own[good], scores[good]
 
     def save(self, path: Path) -> None:

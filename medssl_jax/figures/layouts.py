@@ -148,8 +148,8 @@ def arrange(tree: Tree, aspects: np.ndarray, side: float, gap: float, pad: Pad, 
         else:
             side *= LARGER
     boxes = np.floor(boxes + 0.5).astype(int) + [margin.left, margin.top] * 2
-    width, high = round(alpha * height + beta) + margin.left + margin.right, round(height) + margin.top + margin.bottom
-    return Layout(width, high, boxes, pixels)
+    width, high = (floor(length + 0.5) for length in (alpha * height + beta, height))  # as the boxes are rounded: round(.5) is 0
+    return Layout(width + margin.left + margin.right, high + margin.top + margin.bottom, boxes, pixels)
 
 
 def _linear(tree: Tree, aspects: np.ndarray, gap: int, pad: Pad) -> tuple[float, float]:

@@ -22,11 +22,7 @@ SPECKS = 2e-4  # share of a blank page that dust may cover
 
 
 def looks(image: np.ndarray) -> str:
-    """Says "photograph" or "plot" of a panel uint8 [H, W, 3] of any size.
-
-    On single images and simulated plots other than those its thresholds were set with, JPEG in part, it was right for 99 % of the images
-    and 96 % of the plots, diagrams, tables and texts. Blots with their labels are between the two: about half of them are plots to it.
-    """
+    """Says "photograph" or "plot" of a panel uint8 [H, W, 3] of any size; blots with their labels, between the two, are either."""
     small = np.asarray(Image.fromarray(image).reduce(max(1, max(image.shape[:2]) // SEEN)))
     channels = small.transpose(2, 0, 1).astype(np.int16, order="C")  # one after the other in memory, which is several times as fast
     paper = channels.min(axis=0) >= PAPER

@@ -20,7 +20,6 @@ GREYS = (245, 255)
 MARGIN = 0.03  # of the figure's longer side, at most
 STRETCHED = (0.5, 2.5)  # width / height of the cells that images are stretched into
 TRIED = 8  # images tried for a cell of a replayed layout
-NEAR = 0.9  # an image fits into such a cell where this much of it is seen
 MATCHED = 0.6  # share of intra-class figures whose ground is that of their images
 REPLAYED_KINDS = {"WesternBlot": BLOT, "Graphs": PLOT, "Others": DIAGRAM, "Microscopy": IMAGE}
 
@@ -119,8 +118,12 @@ def _replayed(rng: Rng, singles: Singles, style: Style, plan: Plan, side: float)
     kinds = (IMAGE,) * count if plan.intra or not style.distractors else _replayed_kinds(rng, chosen, style)
     cropped, sizes = bool(rng.random() < style.cropped), layout.boxes[:, 2:] - layout.boxes[:, :2]
     tried = TRIED if style.keep_aspect else 1
-    candidates = singles.choose(rng, count * tried, plan.intra, cropped)
-    images = [closest(candidates[k * tried : (k + 1) * tried], float(w / h), NEAR) for k, (w, h) in enumerate(sizes)]
+    aspects = [float(w / h) for w, h in sizes]
+    if plan.intra:
+        candidates = singles.choose(rng, count * tried, intra=True, cropped=cropped)
+        images = [closest(candidates[k * tried : (k + 1) * tried], aspect) for k, aspect in enumerate(aspects)]
+    else:
+        images = [singles.fitting(rng, aspect, tried, cropped) for aspect in aspects]
     return plan._replace(layout=layout, kinds=kinds, shown=_only_images(kinds, images))
 
 

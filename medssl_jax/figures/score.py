@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from medssl_jax.errors import UserError
-from medssl_jax.figures.boxes import area, intersection, iou, matches
+from medssl_jax.figures.boxes import apart, area, intersection, iou, matches
 
 THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
 RECALLS = np.linspace(0, 1, 101)
@@ -103,7 +103,7 @@ def per_figure(truth: np.ndarray, boxes: np.ndarray) -> dict[str, float]:
 
 
 def evaluate(truths: Truths, found: Found, sure: float = SURE) -> dict[str, float]:
-    """All scores of a set: average precision of all detections, the rest of those with a score of at least `sure`.
+    """All scores of a set: average precision of all detections, the rest of those that are meant (`meant`).
 
     Returns:
       {"ap50", "ap": COCO's at IoU 0.5 and at 0.5 to 0.95, "yolo50", "yolo": YOLOv5's, "imageclef": percent, and the means of
@@ -124,9 +124,10 @@ def evaluate(truths: Truths, found: Found, sure: float = SURE) -> dict[str, floa
 
 
 def meant(found: Detections, sure: float = SURE) -> np.ndarray:
-    """The boxes [M, 4] with a score of at least `sure`, the surest first."""
+    """The boxes [M, 4] with a score of at least `sure`, the surest first, without those that are mostly in a surer one (`boxes.apart`)."""
     order = _surest_first(found.scores)
-    return np.reshape(found.boxes, (-1, 4))[order[np.asarray(found.scores)[order] >= sure]]
+    boxes = np.reshape(found.boxes, (-1, 4))[order[np.asarray(found.scores)[order] >= sure]]
+    return boxes[apart(boxes)]
 
 
 def _ranked(truths: Truths, found: Found, threshold: float) -> tuple[np.ndarray, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import sys
 import time
 from collections import Counter, deque
@@ -19,20 +18,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from medssl_jax.errors import UserError
-from medssl_jax.figures.clef import BOX, Part, Row, line, read_lines, write_lines
+from medssl_jax.figures.clef import BOX
 from medssl_jax.figures.content import with_labels
 from medssl_jax.figures.looks import PHOTOGRAPH, PLOT, is_blank, looks
+from medssl_jax.figures.panels import Part, Row, current, line, share_of, stamp, write_lines
 from medssl_jax.figures.partition import crops
 from medssl_jax.figures.read import Figure, figure_files, figures_of, name_of
 from medssl_jax.figures.sheet import key_of, save_thumbnail, thumbnail, write_sheet
 from medssl_jax.figures.xycut import xycut
+from medssl_jax.machine import cores
 from medssl_jax.train.logging import read_json, say
 
 RECORD, TABLE = "separate.json", "panels.csv"
 PANELS = {PHOTOGRAPH: "photographs", PLOT: "plots"}  # so that the photographs alone are a data set
 THUMBNAILS, PARTS = "thumbnails", "parts"
 GROUP = 16  # figures that are cut at a time
-AHEAD = 8  # files that are read meanwhile
+AHEAD = 4  # files that are read beyond them
 LAZY = (".pdf", ".tif", ".tiff")  # files of any number of figures, read one by one
 TELL = 10.0  # seconds between lines where there is no terminal
 FAST = 1  # PNG's level of compression: files 8 % larger than at the usual one, written in a third of the time
@@ -67,12 +68,10 @@ class Task:
         number, _, count = self.shard.partition("/")
         return (int(number), int(count)) if number.isdecimal() and count.isdecimal() else (0, 0)
 
-    @property
-    def record(self) -> dict[str, object]:
-        """The options that all shares have in common, as JSON."""
+    def record(self, detector: str) -> dict[str, object]:
+        """What all shares have in common, as JSON: the options, and which detector it is (`Detector.mark`; "" for none)."""
         own = {"pad": self.pad, "boxes": self.boxes, "min_side": self.min_side, "shards": self.share[1]}
-        run = str(self.run.resolve()) if self.run else None
-        return {"figures": str(self.figures.resolve()), "method": self.method, "run": run, **own}
+        return {"figures": str(self.figures.resolve()), "method": self.method, "detector": detector, **own}
 
     def part(self, number: int) -> Part:
         """The lines of a share."""
@@ -82,32 +81,37 @@ class Task:
 def separate(task: Task) -> None:
     """Cut the figures of the task that are not cut yet; where no share is missing then, join all to panels.csv and index.html.
 
-    Raises UserError where there is no figure, no detector, where `out` holds other results, and where not one figure could be cut.
+    What was cut out of figures that are gone or were changed since is removed. Raises UserError where there is no figure, no detector,
+    where `out` holds other results or another process writes this share, and where not one figure could be cut.
     """
     number, count = task.share
-    files = {name_of(file, task.figures): file for file in figure_files(task.figures)[number - 1 :: count]}
+    files = {name_of(file, task.figures): file for file in figure_files(task.figures)}
+    stamps = {name: stamp(file) for name, file in files.items()}
     find = finder(task)
-    _claim(task)
+    _claim(task, task.record(getattr(find, "mark", "")))
     part = task.part(number)
-    kept = part.lines(files)
-    done = {one["source"] for one in kept}
-    waiting = {name: file for name, file in files.items() if name not in done}
-    if waiting or not part.finished.exists():
-        part.extend(kept, _told(cut(task, waiting, find), len(waiting)) if waiting else ())
-    _join(task)
+    with part.held():
+        kept, old = current(part.lines(), stamps)
+        done = {one["source"] for one in kept}
+        waiting = {name: file for name, file in files.items() if share_of(name, count) == number and name not in done}
+        _forget(task, old)
+        if waiting or old or not part.finished.exists():
+            part.extend(kept, _told(cut(task, waiting, find), len(waiting)) if waiting else ())
+    _join(task, stamps)
 
 
 def cut(task: Task, files: Mapping[str, Path], find: Find) -> Iterator[list[Row]]:
     """The lines of panels.csv of each file (by its name as a source), its crops and thumbnails written."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    stamps = {name: stamp(file) for name, file in files.items()}
+    with ThreadPoolExecutor(cores()) as pool:
         figures = _ahead(pool, files, task.min_side)
         lines = itertools.chain.from_iterable(_cut_group(task, pool, find, group) for group in _grouped(figures))
-        for _, own in itertools.groupby(lines, key=lambda one: one["source"]):
-            yield list(own)
+        for source, own in itertools.groupby(lines, key=lambda one: one["source"]):
+            yield [{**one, "stamp": stamps[source]} for one in own]
 
 
-def _claim(task: Task) -> None:
-    """Make `out` this command's own. Raises UserError where it is another's, or lies among the figures."""
+def _claim(task: Task, told: Mapping[str, object]) -> None:
+    """Make `out` this command's own, with the record `told`. Raises UserError where it is another's, or lies among the figures."""
     out, record = task.out, task.out / RECORD
     if task.figures.is_dir() and out.resolve().is_relative_to(task.figures.resolve()):
         raise UserError(f"--out={out} lies in the folder of the figures, where panels would be taken for figures; choose another.")
@@ -119,12 +123,12 @@ def _claim(task: Task) -> None:
             raise UserError(f"{out} holds files but no separated figures (no {RECORD}); choose an empty or new --out.")
         out.mkdir(parents=True, exist_ok=True)
         partial = record.with_name(f"{RECORD}.{task.share[0]}.partial")
-        partial.write_text(json.dumps(task.record, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         partial.replace(record)
     theirs = read_json(record, dict, "choose another --out")
-    differ = [key for key, value in task.record.items() if theirs.get(key) != value]
+    differ = [key for key, value in told.items() if theirs.get(key) != value]
     if differ:
-        there, here = theirs.get(differ[0]), task.record[differ[0]]
+        there, here = theirs.get(differ[0]), told[differ[0]]
         raise UserError(f"{out} holds what was cut with {differ[0]}={there}, and it is {here} here; choose another --out.")
 
 
@@ -138,12 +142,12 @@ def finder(task: Task) -> Find:
 
 
 def _cut_blank_lines(images: Sequence[np.ndarray]) -> list[Boxes]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(xycut, images))
 
 
 def _ahead(pool: ThreadPoolExecutor, files: Mapping[str, Path], smallest: int) -> Iterator[Figure]:
-    """The figures of all files, in order; the next files are read by other threads while those before them are cut."""
+    """The figures of all files, in order; images are read by other threads, some ahead of those that are asked for."""
     waiting: deque[Future[list[Figure]] | Iterator[Figure]] = deque()
     for name, file in files.items():
         read = figures_of(file, name, smallest)
@@ -156,8 +160,12 @@ def _ahead(pool: ThreadPoolExecutor, files: Mapping[str, Path], smallest: int) -
 
 
 def _grouped(figures: Iterator[Figure]) -> Iterator[list[Figure]]:
-    while group := list(itertools.islice(figures, GROUP)):
-        yield group
+    """Some figures at a time; the next ones are read, by another thread, while these are cut."""
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(lambda: list(itertools.islice(figures, GROUP)))
+        while group := ahead.result():
+            ahead = reader.submit(lambda: list(itertools.islice(figures, GROUP)))
+            yield group
 
 
 def _cut_group(task: Task, pool: ThreadPoolExecutor, find: Find, group: list[Figure]) -> list[Row]:
@@ -216,14 +224,24 @@ def _told(lines: Iterator[list[Row]], count: int) -> Iterator[list[Row]]:
     bar.close()
 
 
-def _join(task: Task) -> None:
+def _forget(task: Task, lines: Sequence[Row]) -> None:
+    """Remove what was left of figures as they no longer are."""
+    for one in lines:
+        _path(task.out / THUMBNAILS, one, ".jpg").unlink(missing_ok=True)
+        if one["crop"]:
+            (task.out / one["crop"]).unlink(missing_ok=True)
+
+
+def _join(task: Task, stamps: Mapping[str, str]) -> None:
     """Write panels.csv and index.html of all shares. Raises UserError where not one figure was cut."""
     number, count = task.share
     parts = [task.part(n + 1) for n in range(count)]
-    if missing := sum(not part.finished.exists() for part in parts):
-        say(f"share {number} of {count} is cut; {missing} more to go, of which the last one writes {task.out / TABLE}")
+    lines = [one for part in parts if part.finished.exists() for one in current(part.lines(), stamps)[0]]
+    left = Counter(share_of(source, count) for source in stamps.keys() - {one["source"] for one in lines})
+    if left:
+        to_go = ", ".join(f"--shard={share}/{count} has {left[share]}" for share in sorted(left))
+        say(f"share {number} of {count} is cut; files to go: {to_go}. The last of them writes {task.out / TABLE}.")
         return
-    lines = [one for part in parts for one in read_lines(part.finished)]
     lines.sort(key=lambda one: (one["source"], int(one["page"]), int(one["figure"]), int(one["panel"] or 0)))
     write_lines(task.out / TABLE, lines, f"{number}.partial")
     cut_ones = {key_of(one): _path(task.out / THUMBNAILS, one, ".jpg") for one in lines if one["crop"]}

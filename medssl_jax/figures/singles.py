@@ -21,6 +21,7 @@ SERIES = 0.25  # share of intra-class figures that show several parts of one ima
 SHAPES = (0.65, 2.8)  # width / height of a part
 AREA = (0.4, 1.0)  # share of the image that a part takes, at most: its shape limits it
 LONG = 5.0  # width / height, or the inverse, beyond which an image is never shown whole
+NEAR = 0.9  # an image fits into a cell where this much of it is seen
 SHIFTED = 0.06  # of the image's side, between the parts of a series
 
 
@@ -83,6 +84,16 @@ class Singles:
         alike = np.flatnonzero(self.labels == self.labels[first])
         return [self.part(rng, int(k), cropped) for k in rng.choice(alike, count, replace=count > len(alike))]
 
+    def fitting(self, rng: np.random.Generator, aspect: float, tried: int, cropped: bool) -> Shown:
+        """An image for a cell of that width / height: of some of one class, the one that fits (see `closest`).
+
+        The class is that of a random image: were it chosen by its shape as well, figures would be full of the class that fits cells best.
+        """
+        first = self._draw(rng)
+        alike = np.arange(len(self)) if self.labels is None else np.flatnonzero(self.labels == self.labels[first])
+        others = rng.choice(alike, tried - 1).tolist()
+        return closest([self.part(rng, index, cropped) for index in (first, *others)], aspect)
+
     def _draw(self, rng: np.random.Generator) -> int:
         """A random image: of joined sources each is as likely as the others, however many images it has."""
         which = int(rng.integers(len(self._ends)))
@@ -115,10 +126,10 @@ class Singles:
         return self[index].size
 
 
-def closest(shown: Sequence[Shown], aspect: float, near: float) -> Shown:
-    """The first of some images whose shape is near an aspect ratio (their quotient at least `near`), else the one that is nearest."""
+def closest(shown: Sequence[Shown], aspect: float) -> Shown:
+    """The first of some images whose shape is near an aspect ratio (their quotient at least NEAR), else the one that is nearest."""
     for one in shown:
-        if min(one.aspect / aspect, aspect / one.aspect) >= near:
+        if min(one.aspect / aspect, aspect / one.aspect) >= NEAR:
             return one
     return min(shown, key=lambda one: abs(np.log(one.aspect / aspect)))
 

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from medssl_jax.losses import box_overlap, corners
 from medssl_jax.models import detector_places
 
-KEPT = 100  # boxes of a figure, before those of the same panel are left out
+KEPT = (
+    500  # boxes of a figure, before those of the same panel are left out: nine places are trained to box a panel, and it may have 50 panels
+)
 SAME = 0.45  # IoU from which two boxes are of one panel
 
 

@@ -18,8 +18,10 @@ from medssl_jax.data.dataset import Source
 from medssl_jax.data.stream import example_batches, sub_seed
 from medssl_jax.errors import UserError
 from medssl_jax.figures import detect
+from medssl_jax.figures.layouts import MOST
 from medssl_jax.figures.letterbox import Squares
 from medssl_jax.figures.pools import Pools, open_pools
+from medssl_jax.figures.replay import layouts_of
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.style import Style
 from medssl_jax.figures.validate import Validation
@@ -61,7 +63,19 @@ def check(config: ConfigDict, mesh: Mesh) -> Pools:
     pools = open_pools(config.data)
     for source, use in ((pools.train, "train"), (pools.held_out, "validation")):
         squares(config, source, use, 1)[0]
+    _check_most(config)
     return pools
+
+
+def _check_most(config: ConfigDict) -> None:
+    """Raises UserError where a figure could have more panels than there is room for: it would end the training when it comes."""
+    style, most = Style(**config.figures.style), config.figures.most
+    replayed = layouts_of(style.layouts, *map(int, style.panels)) if style.replayed else ()
+    largest = max([MOST, *(len(layout.boxes) for layout in replayed)])
+    if most < largest:
+        raise UserError(
+            f"config.figures.most={most} is less than the {largest} panels of the largest layout; set --config.figures.most={largest}."
+        )
 
 
 def build(config: ConfigDict) -> SimCFS:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medssl_jax.augment import to_unit
-from medssl_jax.figures.boxes import matches
+from medssl_jax.figures.boxes import apart, matches
 from medssl_jax.figures.letterbox import Squares
 from medssl_jax.figures.score import MATCHED, Detections, average_precision, evaluate
 from medssl_jax.figures.suppress import best_boxes
@@ -24,14 +24,17 @@ USUAL = 0.5  # threshold of a detector that finds nothing
 
 
 class Validation:
-    """Called with a state; returns scalars of the averaged detector for the log. The figures are made once, a whole number of batches."""
+    """Called with a state; returns scalars of the averaged detector for the log. The figures are made once; those that fill up the last
+    batch are not scored (in the mean losses they have a share)."""
 
     def __init__(self, method: SimCFS, mesh: Mesh, squares: Squares, batch: int) -> None:
         self._mesh, self._batch = mesh, batch
         with ThreadPoolExecutor(READERS) as pool:
-            found = list(pool.map(squares.__getitem__, range(-(-len(squares) // batch) * batch)))
+            found = list(pool.map(squares.__getitem__, range(len(squares))))
+        found += [found[i % len(found)] for i in range(-len(found) % batch)]
+        self._count = len(squares)
         self._arrays = {key: np.stack([square[key] for square in found]) for key in squares.keys}
-        self._truths = {str(i): square["boxes"][: square["count"]] for i, square in enumerate(found) if square["count"]}
+        self._truths = {str(i): square["boxes"][: square["count"]] for i, square in enumerate(found[: self._count]) if square["count"]}
         self._look = jax.jit(lambda average, part: _look(method, average, part), out_shardings=meshes.replicated(mesh))
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -56,13 +59,20 @@ class Validation:
             boxes, scores, logs = jax.device_get(self._look(average, placed))
             found += [Detections(b[s >= LEAST], s[s >= LEAST]) for b, s in zip(boxes, scores)]
             losses.append(logs)
-        return {str(i): one for i, one in enumerate(found)}, {k: float(np.mean([log[k] for log in losses])) for k in losses[0]}
+        return {str(i): one for i, one in enumerate(found[: self._count])}, {
+            k: float(np.mean([log[k] for log in losses])) for k in losses[0]
+        }
 
 
 def best_threshold(truths: dict[str, np.ndarray], found: dict[str, Detections]) -> float:
-    """The score from which on detections, matched at IoU 0.5, have the highest F1 = 2 right / (panels + detections) over all figures."""
+    """The score from which on detections, matched at IoU 0.5, have the highest F1 = 2 right / (panels + detections) over all figures.
+
+    Counted are those that would be cut out: whether a box is apart depends on surer ones alone, so it is the same for every threshold.
+    """
     scores, right = [np.zeros(0)], [np.zeros(0, bool)]
-    for name, one in found.items():
+    for name, (boxes, own) in found.items():
+        stay = apart(boxes)
+        one = Detections(boxes[stay], own[stay])
         hits = np.zeros(len(one.scores), bool)
         if name in truths:
             hits[matches(truths[name], one.boxes, MATCHED)[1]] = True

@@ -1,0 +1,108 @@
+"""The table that `separate` writes, panels.csv, and the parts that several processes make it of."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from medssl_jax.errors import UserError
+from medssl_jax.figures.clef import BOX
+
+FIGURE = ("source", "page", "figure")
+ROW = (*FIGURE, "panel", *BOX, "score", "width", "height", "looks", "crop", "error", "stamp")
+Row = dict[str, str]
+
+
+def line(**values: Any) -> Row:
+    """A line of panels.csv; what is not given is empty."""
+    return {column: str(values.get(column, "")) for column in ROW}
+
+
+def stamp(file: Path) -> str:
+    """What tells a file from another of the same name: its bytes, and when it was changed. Empty where it cannot be asked."""
+    with contextlib.suppress(OSError):
+        found = file.stat()
+        return f"{found.st_size}-{found.st_mtime_ns}"
+    return ""
+
+
+def share_of(source: str, count: int) -> int:
+    """Which of `count` shares a source belongs to, from 1: the same whatever else there is."""
+    return 1 + int.from_bytes(hashlib.blake2b(source.encode(), digest_size=4).digest()) % count
+
+
+class Part:
+    """The lines of one share of a panels.csv, number `number` of `count`, which can be stopped and continued at any time."""
+
+    def __init__(self, folder: Path, number: int, count: int) -> None:
+        self.finished = folder / f"{number}-of-{count}.csv"
+        self.unfinished = self.finished.with_suffix(".csv.partial")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from this part meanwhile. Raises UserError where one is at it."""
+        self.finished.parent.mkdir(parents=True, exist_ok=True)
+        with self.finished.with_suffix(".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"another process writes {self.finished}; wait for it, or give this one another --shard.") from error
+            yield
+
+    def lines(self) -> list[Row]:
+        """What there is. Of an unfinished part the last source is left out: its lines may not all be there."""
+        if self.finished.exists():
+            return read_lines(self.finished)
+        found = read_lines(self.unfinished) if self.unfinished.exists() else []
+        return [one for one in found if one["source"] != found[-1]["source"]]
+
+    def extend(self, kept: Iterable[Row], more: Iterable[Iterable[Row]]) -> None:
+        """Finish the part with the lines it has kept and with more, those of a source at a time."""
+        write_lines(self.unfinished, kept)
+        self.finished.unlink(missing_ok=True)
+        with self.unfinished.open("a", encoding="utf-8", newline="") as file:
+            for lines in more:
+                file.write(_text(lines, header=False))
+                file.flush()
+        self.unfinished.replace(self.finished)
+
+
+def current(lines: Iterable[Row], stamps: Mapping[str, str]) -> tuple[list[Row], list[Row]]:
+    """The lines of the sources as they are now, and those of others: of files that are gone, or were changed since they were cut."""
+    kept: list[Row] = []
+    old: list[Row] = []
+    for one in lines:
+        (kept if one["stamp"] == stamps.get(one["source"]) else old).append(one)
+    return kept, old
+
+
+def write_lines(path: Path, lines: Iterable[Row], mark: str = "new") -> None:
+    """Write a panels.csv whole or not at all; `mark` sets the unfinished file apart from those of other processes."""
+    partial = path.with_name(f"{path.name}.{mark}")
+    partial.write_text(_text(lines, header=True), encoding="utf-8", newline="")
+    partial.replace(path)
+
+
+def read_lines(path: Path) -> list[Row]:
+    """The lines of a panels.csv; one that was cut short at the end is left out. Raises UserError for another kind of table."""
+    text = path.read_text(encoding="utf-8")
+    table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+    lines = list(table)
+    if tuple(table.fieldnames or ()) != ROW:
+        raise UserError(f"{path} is no table of separated panels; remove it and start the same command again.")
+    return lines
+
+
+def _text(lines: Iterable[Row], header: bool) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, ROW, lineterminator="\n")
+    if header:
+        table.writeheader()
+    table.writerows(lines)
+    return text.getvalue()
