@@ -136,8 +136,8 @@ def table(record: Path) -> str:
     speed = packed["images"] / packed["seconds"]
     note = (
         f"{packed['images']:,} images of {side} x {side} px, packed at {speed:.0f} a second into {packed['bytes'] / 1e9:.2f} GB, opened in "
-        f"{told['opening']:.0f} s, streamed in batches of {told['batch']} by {told['threads']} threads, on one of {told['machine']['cores']} cores under a load of "
-        f"{told['machine']['load']:g}."
+        f"{told['opening']:.0f} s, streamed in batches of {told['batch']} by {told['threads']} threads; {told['machine']['cores']} "
+        f"cores with a load of {told['machine']['load']:g}."
     )
     return f"{markdown(lines)}\n\n{note}"
 
