@@ -5,7 +5,6 @@ python -m medssl_jax.pack --config=configs/tower.py --config.data.path=DIR --out
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -18,12 +17,13 @@ from medssl_jax.config import validate
 from medssl_jax.data import packed, packing, shards
 from medssl_jax.data.sources import open_stored, settle
 from medssl_jax.errors import UserError
+from medssl_jax.machine import cores
 from medssl_jax.train.logging import say
 
 OUT = flags.DEFINE_string("out", None, "A new or empty folder for the packed set, or one where the same command was interrupted.")
 COMPRESSION = flags.DEFINE_enum("compression", "none", shards.COMPRESSIONS, "zstd takes less space and is slower; both keep every bit.")
 SHARD_MB = flags.DEFINE_integer("shard_mb", 1024, "Megabytes of pixels in a file.", lower_bound=1)
-THREADS = flags.DEFINE_integer("threads", os.cpu_count() or 1, "Images read at a time.", lower_bound=1)
+THREADS = flags.DEFINE_integer("threads", cores(), "Images read at a time.", lower_bound=1)
 VERIFY = flags.DEFINE_bool("verify", False, "Pack nothing; compare every byte of the packed set in --out with its checksum.")
 
 

@@ -86,7 +86,7 @@ def _finished(job: Job, plan: index.Plan) -> dict[int, Shard]:
         raise UserError(f"--out={out} is a file; name a new or an empty folder.")
     there = [out / name for name in (index.INDEX, index.UNFINISHED) if (out / name).exists()]
     if not there:
-        if out.is_dir() and any(out.iterdir()):
+        if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):  # what was cut short at its first word is nothing
             raise UserError(f"--out={out} holds other files; name a new or an empty folder.")
         return {}
     found = index.read(there[0])
