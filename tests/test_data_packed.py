@@ -176,7 +176,7 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(tmp_path, rng):
 
 
 def test_a_command_that_was_killed_continues(tmp_path, rng):
-    for i in range(300):
+    for i in range(120):
         (tmp_path / "set").mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (256, 256), dtype=np.uint8)).save(tmp_path / "set" / f"{i:03d}.png")
     flags = ["--config=configs/tower.py", f"--config.data.path={tmp_path / 'set'}", "--shard_mb=1"]
@@ -186,12 +186,12 @@ def test_a_command_that_was_killed_continues(tmp_path, rng):
     process.communicate()
     for out in ("cut", "whole"):
         said = shell.finished(shell.run("medssl_jax.pack", *flags, f"--out={tmp_path / out}")).stderr
-        assert "300 images in 19 shards, 0.02 GB" in said
+        assert "120 images in 8 shards, 0.01 GB" in said
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     said = shell.finished(shell.run("medssl_jax.pack", "--verify", f"--out={tmp_path / 'cut'}")).stderr
-    assert "is whole: 300 images in 19 shards" in said
+    assert "is whole: 120 images in 8 shards" in said
     found = shell.run("medssl_jax.inspect_data", "--config=configs/tower.py", f"--config.data.path={tmp_path / 'cut'}", f"--out={tmp_path}")
-    assert "set: 300 images, task none" in shell.finished(found).stdout
+    assert "set: 120 images, task none" in shell.finished(found).stdout
 
 
 @pytest.fixture
