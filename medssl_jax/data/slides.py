@@ -70,10 +70,9 @@ def open_slides(config: ConfigDict, root: Path) -> Opened:
         raise UserError(f"there is no slide in {root} (looked for {', '.join(s[1:] for s in tiff.SUFFIXES)}); check config.data.path.")
     found, notes = given_parts(config, root, found)
     names = layout.classes(found, config.task)
-    kept, damaged, told = sift(
-        [(f, cut) for f, cut in zip(found, parallel(lambda f: _cut(f.image, config), found))], root, config.on_damaged
-    )
-    items = tuple(item for f, cut in kept for item in _items(f, cut, root, names, config.tile))
+    cuts = parallel(lambda f: _cut(f.image, config), found)
+    kept, damaged, told = sift(list(zip(found, cuts)), root, config.on_damaged)
+    items = tuple(item for f, cut in kept for item in _items(f, cut, root, names))
     if not items:
         raise UserError(
             f"no tile of {config.tile} px in the {len(kept)} slides of {root} shows enough tissue; lower --config.data.slide_tissue "
@@ -125,7 +124,7 @@ def _corners(slide: Slide, number: int, side: int, config: ConfigDict) -> Cut:
     return Cut(slide.path, number, side, level.downsample, probe, grid)
 
 
-def _items(f: Found, cut: Cut, root: Path, names: tuple[str, ...], tile: int) -> list[Item]:
+def _items(f: Found, cut: Cut, root: Path, names: tuple[str, ...]) -> list[Item]:
     """Tiles by their slide and their first pixel (y, x) in the largest level."""
     name = f.image.relative_to(root).as_posix()
     label = names.index(f.folder) if names and f.folder else None
