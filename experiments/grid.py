@@ -30,10 +30,13 @@ REPEATS = 3
 NOT_OF_A_CELL = LAYOUT | {
     "seed",
     "data.path",
+    "data.slide_level",
+    "data.slide_mpp",
+    "data.slide_tissue",
     "finetune.labels",
     "finetune.inits",
     "finetune.seeds",
-}  # where it lies, and which cells were run
+}  # where it lies, how slides are read (none of the sets is of slides), and which cells were run
 
 Options = Mapping[str, Any]
 

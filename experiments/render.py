@@ -11,7 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import figures, figures_ablation_table, figures_speed, landmarks, plots, semireal, throughput, trivial, unlabelled
+from experiments import (
+    figures,
+    figures_ablation_table,
+    figures_speed,
+    landmarks,
+    packed_speed,
+    plots,
+    semireal,
+    stress,
+    throughput,
+    trivial,
+    unlabelled,
+)
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, BUDGETS, Group, groups
 from experiments.records import RECORDS, Record
@@ -289,6 +301,8 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "figures-ablation": lambda records, _: figures_ablation_table.table(records),
     "throughput": lambda records, _: throughput.table(records / throughput.RECORD),
     "figures-speed": lambda records, _: figures_speed.table(records / figures_speed.RECORD),
+    "packed-speed": lambda records, _: packed_speed.table(records / packed_speed.RECORD),
+    "stress": lambda records, _: stress.table(records / stress.RECORD),
 }
 
 

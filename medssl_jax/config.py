@@ -71,7 +71,9 @@ def figures(**changes: Any) -> ConfigDict:
 
 def _data() -> ConfigDict:
     d = ConfigDict()
-    d.source = "auto"  # auto | sample | folder | npz | tfds; auto: the sample where no path is given, else by what the path is
+    # auto | sample | folder | npz | tfds | packed (by medssl_jax.pack) | slides (a folder of whole slides, read by tiles)
+    # auto: the sample where no path is given, else by what the path is; slides must be named.
+    d.source = "auto"
     d.path = ""  # a folder, an .npz file, or a TFDS directory
     d.tfds_name = ""  # the TFDS builder, e.g. "patch_camelyon"
     d.splits = ""  # a CSV with the columns name (or file) and split (train | val | test); "" looks for train/ val/ test/ folders
@@ -81,6 +83,9 @@ def _data() -> ConfigDict:
     d.window = (0.5, 99.5)  # percentiles of each 16-bit or float image that become 0 and 1; () keeps the values as they are
     d.resize = 0  # pixels of the shorter side that every image is scaled to on reading; 0: as it is (classification: data.tile)
     d.tile = 96  # side in pixels of the squares that images are cut into for training
+    d.slide_level = 0  # slides: the copy that tiles of data.tile px are cut from; 0 is the largest
+    d.slide_mpp = 0.0  # slides: microns per pixel of the tiles, scaled from the next finer level; 0: by slide_level
+    d.slide_tissue = 0.25  # slides: share of a tile that must be tissue (medssl_jax/data/tissue.py says how it is told); 0 keeps all
     d.seed = 0  # of the split, where the data bring none, and of the choices of labels
     d.val_fraction = 0.15  # of the labelled images, where the data bring no split of their own
     d.test_fraction = 0.2
@@ -226,7 +231,7 @@ _POSITIVE: Rule = ("above 0", lambda value: value > 0)
 _RULES: dict[str, Rule] = {
     "seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
     "data.seed": ("from 0 to 2**31 - 1", lambda value: 0 <= value < 2**31),
-    "data.source": _one_of("auto", "sample", "folder", "npz", "tfds"),
+    "data.source": _one_of("auto", "sample", "folder", "npz", "tfds", "packed", "slides"),
     "data.task": _one_of("auto", "segmentation", "classification", "none"),
     "data.mask": _one_of("foreground", "classes"),
     "data.color": _one_of("auto", "gray", "rgb"),
@@ -236,6 +241,9 @@ _RULES: dict[str, Rule] = {
     ),
     "data.resize": _at_least(0),
     "data.tile": _at_least(16),
+    "data.slide_level": _at_least(0),
+    "data.slide_mpp": _at_least(0),
+    "data.slide_tissue": _between(0, 1),
     "data.val_fraction": ("from 0 to 0.9", lambda v: 0 <= v <= 0.9),
     "data.test_fraction": ("from 0 to 0.9", lambda v: 0 <= v <= 0.9),
     "data.on_damaged": _one_of("stop", "skip"),

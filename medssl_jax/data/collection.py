@@ -14,15 +14,19 @@ from medssl_jax.data.prepare import Preparation
 from medssl_jax.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Item:
-    """One stored image: its name, what its header says, the part (train, val, test) it was given to, its class, whether it has a mask."""
+    """One stored image: its name, what its header says, the part (train, val, test) it was given to, its class, whether it has a mask.
+
+    Items of one `group` (the tiles of a slide) are never divided between parts.
+    """
 
     id: str
     probe: Probe
     part: str | None = None
     label: int | None = None
     masked: bool = False
+    group: str | None = None
 
     def labelled(self, task: str) -> bool:
         """Whether it has what the task needs."""
@@ -41,6 +45,19 @@ class Collection(Protocol):
 
     def mask(self, index: int) -> np.ndarray:
         """Labels int32 [H, W], for items that are masked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """What a kind of source brings, before colours, types and parts are settled."""
+
+    name: str
+    collection: Collection
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+    licence: str = ""
+    citation: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from medssl_jax.data import formats, layout
-from medssl_jax.data.collection import Item
+from medssl_jax.data.collection import Item, Opened
 from medssl_jax.data.formats import Probe
 from medssl_jax.data.layout import Found
 from medssl_jax.errors import UserError
@@ -40,16 +40,6 @@ class Folder:
         return formats.read_mask(path)
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """A folder with the names of its classes, what a user should know about it, and one sentence for each file left out."""
-
-    folder: Folder
-    classes: tuple[str, ...]
-    notes: tuple[str, ...]
-    damaged: tuple[str, ...]
-
-
 def open_folder(config: ConfigDict, root: Path) -> Opened:
     """Reads names and headers of all images and masks below `root` by the options of `config.data`.
 
@@ -57,23 +47,32 @@ def open_folder(config: ConfigDict, root: Path) -> Opened:
     `on_damaged` is skip.
     """
     found = layout.find(root, config.task)
-    found, notes = _parts(config, root, found)
+    found, notes = given_parts(config, root, found)
     names = layout.classes(found, config.task)
     if names:
         notes.append(f"{len(names)} folders are read as classes; --config.data.task=none reads plain images")
     notes += layout.unread_classes(found, config.task)
     checked = parallel(lambda f: _look(f, root, names, config.on_damaged == "skip"), found)
-    damaged = [str(item) for item in checked if isinstance(item, UserError)]
-    if damaged and config.on_damaged == "stop":
+    kept, damaged, told = sift(list(zip(found, checked)), root, config.on_damaged)
+    files, items = zip(*kept)
+    return Opened(root.resolve().name, Folder(items, files), names, (*notes, *told), damaged)
+
+
+def sift(
+    checked: Sequence[tuple[Found, R | UserError]], root: Path, on_damaged: str
+) -> tuple[list[tuple[Found, R]], tuple[str, ...], list[str]]:
+    """The files that could be read with what was found in them, a sentence for each that could not, and a note on these.
+
+    Raises UserError for an unreadable file where `on_damaged` is stop, and where all are.
+    """
+    damaged = [str(result) for _, result in checked if isinstance(result, UserError)]
+    if damaged and on_damaged == "stop":
         raise UserError(damaged[0] if len(damaged) == 1 else f"{damaged[0][:-1]} ({len(damaged)} such files in {root}).")
-    if damaged:
-        shown = layout.listed(str(f.image.relative_to(root)) for f, item in zip(found, checked) if isinstance(item, UserError))
-        notes.append(f"{len(damaged)} unreadable images were left out: {shown}")
-    kept = [(item, f) for f, item in zip(found, checked) if isinstance(item, Item)]
+    kept = [(f, result) for f, result in checked if not isinstance(result, UserError)]
     if not kept:
-        raise UserError(f"none of the {len(found)} images in {root} can be read; the first: {damaged[0]}")
-    items, files = zip(*kept)
-    return Opened(Folder(items, files), names, tuple(notes), tuple(damaged))
+        raise UserError(f"none of the {len(checked)} images in {root} can be read; the first: {damaged[0]}")
+    left_out = layout.listed(str(f.image.relative_to(root)) for f, result in checked if isinstance(result, UserError))
+    return kept, tuple(damaged), [f"{len(damaged)} unreadable images were left out: {left_out}"] if damaged else []
 
 
 def parallel(function: Callable[[T], R], values: Sequence[T]) -> list[R]:
@@ -82,7 +81,7 @@ def parallel(function: Callable[[T], R], values: Sequence[T]) -> list[R]:
         return list(pool.map(function, values))
 
 
-def _parts(config: ConfigDict, root: Path, found: list[Found]) -> tuple[list[Found], list[str]]:
+def given_parts(config: ConfigDict, root: Path, found: list[Found]) -> tuple[list[Found], list[str]]:
     """The parts by the CSV that the user named, by folders, or by an index.csv beside the images."""
     own = layout.find_index(root) if not any(f.part for f in found) else None
     table = Path(config.splits).expanduser() if config.splits else own

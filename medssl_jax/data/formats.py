@@ -66,7 +66,7 @@ def read_mask(path: str | Path) -> np.ndarray:
 def decode(path: str | Path, palette: bool = True) -> np.ndarray:
     """The stored values [H, W, C] in their own dtype, without alpha; palettes become RGB unless `palette` is False (masks)."""
     path = Path(path)
-    with _named(path):
+    with named(path):
         if path.suffix.lower() in tiff.SUFFIXES:
             return tiff.decode(path, palette)
         if path.suffix.lower() in PILLOW:
@@ -96,7 +96,7 @@ def probe(path: str | Path, thorough: bool = False) -> Probe:
     of full length can pass.
     """
     path = Path(path)
-    with _named(path):
+    with named(path):
         if thorough or path.suffix.lower() in PLUGINS:
             return Probe.of(decode(path))
         if path.suffix.lower() in tiff.SUFFIXES:
@@ -165,7 +165,7 @@ def _bioio(path: Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Whatever a decoder raises becomes one sentence that names the file."""
     try:
         if not path.exists():

@@ -24,13 +24,24 @@ def assign(items: Sequence[Item], task: str, config: ConfigDict) -> tuple[dict[s
     missing = {part: config[f"{part}_fraction"] for part in ("test", "val") if (part, True) not in zip(where, labelled)}
     free = [i for i, part in enumerate(where) if part == "train" and labelled[i]]
     if missing and free:
-        for i, part in zip(free, split([_stratum(items[i], task) for i in free], missing, config.seed)):
-            where[i] = part
+        groups = _groups(items, free)
+        for members, part in zip(groups, split([_stratum(items[group[0]], task) for group in groups], missing, config.seed)):
+            for i in members:
+                where[i] = part
     parts = {part: [i for i, w in enumerate(where) if w == part and (part == "train" or labelled[i])] for part in PARTS}
     given = any(item.part for item in items)
     idle = len(items) - sum(map(len, parts.values()))
     unlabelled = sum(not labelled[i] for i in parts["train"])
     return parts, _notes(task, list(missing) if given and free else [], idle, unlabelled, len(parts["train"]))
+
+
+def _groups(items: Sequence[Item], free: Sequence[int]) -> list[list[int]]:
+    """The items that go to one part together: those of a group, every other one by itself."""
+    found: dict[str | int, list[int]] = {}
+    for i in free:
+        group = items[i].group
+        found.setdefault(i if group is None else group, []).append(i)
+    return list(found.values())
 
 
 def _stratum(item: Item, task: str) -> tuple[int | None, ...]:

@@ -1,16 +1,15 @@
-"""`open_dataset`: a folder, arrays (.npz), TFDS / ArrayRecord or the built-in sample -> one `Dataset`."""
+"""`open_dataset`: a folder, whole slides, arrays (.npz), TFDS, a packed set or the built-in sample -> one `Dataset`."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from medssl_jax.data import folder, npz, records, sample
-from medssl_jax.data.collection import Collection, Item, Prepared
+from medssl_jax.data import folder, npz, packed, records, sample, slides
+from medssl_jax.data.collection import Item, Opened, Prepared
 from medssl_jax.data.dataset import Dataset, Example, Info, Selection, Source, Unlabelled, describe
 from medssl_jax.data.parts import assign
 from medssl_jax.data.prepare import Preparation, target_dtype
@@ -23,31 +22,27 @@ USUAL_CHANNELS = 4
 MODALITY = "brightfield"  # recipes that suit any image; what is really histology, fundus or X-ray a user says in config.views.modality
 
 
-@dataclasses.dataclass(frozen=True)
-class Opened:
-    """What a kind of source brings, before colours, types and parts are settled."""
-
-    name: str
-    collection: Collection
-    classes: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    damaged: tuple[str, ...] = ()
-    licence: str = ""
-    citation: str = ""
-
-
 def open_dataset(config: ConfigDict) -> Dataset:
     """The data set of `config` (the options under `config.data`); its `seed` draws the parts that the data do not bring.
 
     Raises UserError for a path that is missing or holds no images, for damaged files, mixed channel counts, masks or classes that do
     not fit, and a task that the data have no labels for.
     """
+    return settle(open_stored(config), config)
+
+
+def open_stored(config: ConfigDict) -> Opened:
+    """The stored images that `config` names and what is known of them, before any is read. Raises UserError as `open_dataset` does."""
     kind = _kind(config)
     if kind not in _OPENERS:
         raise UserError(f"config.data.source={kind!r} is unknown; choose one of auto, {', '.join(_OPENERS)}.")
-    if config.splits and kind != "folder":
+    if config.splits and kind not in ("folder", "slides"):
         raise UserError(f"config.data.splits={config.splits!r} is for folders of images; {kind} brings its own parts: leave it out.")
-    opened = _OPENERS[kind](config)
+    return _OPENERS[kind](config)
+
+
+def settle(opened: Opened, config: ConfigDict) -> Dataset:
+    """Stored images with the colours, type, size, labels and parts that `config` gives them. Raises UserError where they do not fit."""
     items = opened.collection.items
     task = _task(config.task, opened)
     classes = _classes(config, task, opened)
@@ -83,6 +78,8 @@ def _kind(config: ConfigDict) -> str:
     path = Path(config.path).expanduser()
     if path.suffix == ".npz":
         return "npz"
+    if packed.is_packed(path):
+        return "packed"
     return "tfds" if config.tfds_name or (path / "dataset_info.json").exists() else "folder"
 
 
@@ -91,9 +88,7 @@ def _open_sample(config: ConfigDict) -> Opened:
 
 
 def _open_folder(config: ConfigDict) -> Opened:
-    root = _path(config)
-    opened = folder.open_folder(config, root)
-    return Opened(root.resolve().name, opened.folder, opened.classes, opened.notes, opened.damaged)
+    return folder.open_folder(config, _path(config))
 
 
 def _open_npz(config: ConfigDict) -> Opened:
@@ -106,6 +101,14 @@ def _open_tfds(config: ConfigDict) -> Opened:
     path = _path(config)
     found, classes, citation = records.open_tfds(config.tfds_name, path)
     return Opened(config.tfds_name or path.parent.name, found, classes, citation=citation)
+
+
+def _open_packed(config: ConfigDict) -> Opened:
+    return packed.open_packed(_path(config))
+
+
+def _open_slides(config: ConfigDict) -> Opened:
+    return slides.open_slides(config, _path(config))
 
 
 def _path(config: ConfigDict) -> Path:
@@ -122,6 +125,8 @@ _OPENERS: dict[str, Callable[[ConfigDict], Opened]] = {
     "folder": _open_folder,
     "npz": _open_npz,
     "tfds": _open_tfds,
+    "packed": _open_packed,
+    "slides": _open_slides,
 }
 
 

@@ -9,10 +9,11 @@ import tifffile
 
 from medssl_jax.errors import UserError
 
-SUFFIXES = (".tif", ".tiff", ".lsm")
+SUFFIXES = (".tif", ".tiff", ".lsm", ".svs")
 CHANNEL_AXES = "CS"
 UNNAMED_AXES = "QI"  # pages whose meaning the file does not tell: read as channels up to MAX_UNNAMED
 MAX_UNNAMED = 16
+LARGEST = 2**30  # pixels that are read at once
 PLANES = {"T": "time points", "Z": "slices"}
 MINISWHITE = 0  # TIFF's photometric interpretation in which 0 is white
 ALPHA = (1, 2)  # TIFF's extra samples that are transparency
@@ -22,8 +23,9 @@ def decode(path: Path, palette: bool = True) -> np.ndarray:
     """The first series' values [H, W, C] in their own dtype. Raises UserError for stacks, tifffile's errors for damage."""
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
-        order, alpha = _order(path, series), _alpha(series)
-        _check_whole(path, series)
+        order, alpha = order_of(path, series), alpha_of(series)
+        _check_size(path, series)
+        check_whole(path, series)
         values = series.asarray()
         page = series.keyframe
         if page.colormap is not None and palette:
@@ -40,11 +42,12 @@ def probe(path: Path) -> tuple[int, int, int, np.dtype]:
     """Height, width, channels and dtype from the header. Raises as `decode` does, also where bytes of pixels are missing."""
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
-        _check_whole(path, series)
-        shape = [series.shape[axis] for axis in _order(path, series)]
+        _check_size(path, series)
+        check_whole(path, series)
+        shape = [series.shape[axis] for axis in order_of(path, series)]
         if series.keyframe.colormap is not None:
             return shape[0], shape[1], 3, np.dtype(np.uint8)
-        return shape[0], shape[1], int(np.prod(shape[2:])) - _alpha(series), series.dtype
+        return shape[0], shape[1], int(np.prod(shape[2:])) - alpha_of(series), series.dtype
 
 
 def too_many_planes(path: Path, count: int, things: str) -> UserError:
@@ -52,7 +55,7 @@ def too_many_planes(path: Path, count: int, things: str) -> UserError:
     return UserError(f"{path} holds {count} {things}, and one file is read as one image; save each of them as a file of its own.")
 
 
-def _order(path: Path, series: tifffile.TiffPageSeries) -> list[int]:
+def order_of(path: Path, series: tifffile.TiffPageSeries) -> list[int]:
     """Positions of the axes in the order height, width, then all that are channels."""
     axes, shape = series.axes, series.shape
     unnamed = next((i for i, axis in enumerate(axes) if axis in UNNAMED_AXES and shape[i] > MAX_UNNAMED), None)
@@ -66,14 +69,23 @@ def _order(path: Path, series: tifffile.TiffPageSeries) -> list[int]:
     return [axes.index("Y"), axes.index("X"), *rest]
 
 
-def _alpha(series: tifffile.TiffPageSeries) -> int:
+def alpha_of(series: tifffile.TiffPageSeries) -> int:
     """Channels at the end that are transparency."""
     return sum(int(sample) in ALPHA for sample in series.keyframe.extrasamples)
 
 
-def _check_whole(path: Path, series: tifffile.TiffPageSeries) -> None:
+def check_whole(path: Path, series: tifffile.TiffPageSeries) -> None:
     """Raises ValueError where the file ends before the pixels that it promises."""
     size = path.stat().st_size
     for page in series.pages:
         if page is None or any(at + n > size for at, n in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise ValueError(f"it is cut short at {size} bytes")
+
+
+def _check_size(path: Path, series: tifffile.TiffPageSeries) -> None:
+    """Raises UserError for what would fill the memory."""
+    if series.keyframe.imagelength * series.keyframe.imagewidth > LARGEST:
+        raise UserError(
+            f"{path} is {series.keyframe.imagelength} x {series.keyframe.imagewidth} px, too large to be read at once; "
+            "read it tile by tile with --config.data.source=slides."
+        )
