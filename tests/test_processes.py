@@ -26,7 +26,7 @@ FLAGS = [
     "--config.finetune.labels=1 patch",
     "--config.finetune.inits=tower",
 ]
-STEPS, EVERY = 80, 16
+STEPS, EVERY = 40, 8
 LONGER = ["--config.data.task=none", f"--config.pretrain.steps={STEPS}", f"--config.pretrain.checkpoint_every={EVERY}", "--silence=10"]
 Said = list[subprocess.CompletedProcess]
 
