@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import figures, figures_ablation_table, figures_speed, landmarks, plots, semireal, trivial, unlabelled
+from experiments import communication, figures, figures_ablation_table, figures_speed, landmarks, plots, semireal, trivial, unlabelled
 from experiments.compare import ALL, Pooled, Scores, best, collect, enough, pooled
 from experiments.grid import ARMS, BUDGETS, Group, groups
 from experiments.records import RECORDS, Record
@@ -272,6 +272,7 @@ METRIC_NAMES = {
     "knn_accuracy": "accuracy of the nearest neighbours, frozen features",
     "ridge_accuracy": "accuracy of a linear probe (ridge), frozen features",
 }
+SIZES = {"small": "small", "full": "paper"}  # of the configs, by the grid's budget
 PARTS: dict[str, Callable[[Path, str], str]] = {
     "segmentation": functools.partial(_page_of, "segmentation"),
     "classification": functools.partial(_page_of, "classification"),
@@ -287,6 +288,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "figures-semireal": lambda records, _: semireal.table(records / semireal.RECORD),
     "figures-imageclef": lambda records, _: trivial.table(records / trivial.RECORD),
     "figures-ablation": lambda records, _: figures_ablation_table.table(records),
+    "communication": lambda records, budget: communication.table(records / communication.RECORD, SIZES[budget]),
     "figures-speed": lambda records, _: figures_speed.table(records / figures_speed.RECORD),
 }
 

@@ -51,9 +51,10 @@ def _join(silence: int, **named: Any) -> None:
     try:
         jax.distributed.initialize(**named, heartbeat_timeout_seconds=silence)
     except (ValueError, RuntimeError) as error:
+        what = str(error).splitlines()[0][:200]
         raise UserError(
-            f"this process should run with others, and JAX does not find them ({str(error).splitlines()[0][:200]}); a Slurm script needs srun "
-            "before python, and elsewhere all name process 0: --coordinator=HOST:PORT --process_count=N --process_index=I."
+            f"this process should run with others, and JAX does not find them ({what}); a Slurm script needs srun before python, and elsewhere "
+            "all name process 0: --coordinator=HOST:PORT --process_count=N --process_index=I."
         ) from error
 
 
