@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from types import SimpleNamespace
 
@@ -67,7 +68,7 @@ def test_divided_parameters_are_gathered_and_nothing_of_the_images_is(monkeypatc
     lowered = communication.lower(c, 4, fsdp=True)
     found = collectives(lowered.compile().as_text())
     gathered = sum(one.payload for one in found if one.kind == "all-gather")
-    whole = 4 * sum(x.size for x in jax.tree.leaves(lowered.args_info[0][0].params))
+    whole = 4 * sum(math.prod(x.shape) for x in jax.tree.leaves(lowered.args_info[0][0].params))
     assert 0.5 * whole < gathered < 1.1 * whole
     one_view = 4 * c.pretrain.batch * c.views.size**2  # of one device, in the smallest number of channels
     assert all(one.payload < max(one_view, whole) for one in found)

@@ -53,8 +53,8 @@ def _join(silence: int, **named: Any) -> None:
     except (ValueError, RuntimeError) as error:
         what = str(error).splitlines()[0][:200]
         raise UserError(
-            f"this process should run with others, and JAX does not find them ({what}); a Slurm script needs srun before python, and elsewhere "
-            "all name process 0: --coordinator=HOST:PORT --process_count=N --process_index=I."
+            f"this process should run with others, and JAX does not find them ({what}); a Slurm script needs srun before python, "
+            "and elsewhere all name process 0: --coordinator=HOST:PORT --process_count=N --process_index=I."
         ) from error
 
 
