@@ -72,7 +72,7 @@ def figures(**changes: Any) -> ConfigDict:
 def _data() -> ConfigDict:
     d = ConfigDict()
     d.source = "auto"  # auto | sample | folder | npz | tfds; auto: the sample where no path is given, else by what the path is
-    d.path = ""  # a folder, an .npz file, or a TFDS directory
+    d.path = ""  # a folder, an .npz file, or a TFDS directory; also by a URL (gs://, s3://, https://), which is copied to this machine once
     d.tfds_name = ""  # the TFDS builder, e.g. "patch_camelyon"
     d.splits = ""  # a CSV with the columns name (or file) and split (train | val | test); "" looks for train/ val/ test/ folders
     d.task = "auto"  # auto | segmentation | classification | none

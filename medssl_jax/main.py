@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from medssl_jax import cli, experiment
 from medssl_jax.config import validate
+from medssl_jax.errors import UserError
 from medssl_jax.memory import keep_pages
 from medssl_jax.report import read_run, write_report
 from medssl_jax.train import processes
@@ -24,6 +25,11 @@ PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "How many processes the
 PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this is, from 0.")
 SILENCE = flags.DEFINE_integer("silence", processes.SILENCE, "Seconds after which a process that is not heard of counts as lost.", 1)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; runs/<config.name> where nothing is given.")
+
+NO_FOLDER = (
+    "--workdir={} is not on a file system; a run appends to files and renames folders, which a bucket cannot: mount it (Cloud Storage FUSE, "
+    "with a hierarchical namespace), or take a folder that all processes see. Data may be given by a URL."
+)
 
 
 def main() -> None:
@@ -39,6 +45,8 @@ def main() -> None:
 def _run(config: ConfigDict) -> None:
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
+    if "://" in (WORKDIR.value or ""):
+        raise UserError(NO_FOLDER.format(WORKDIR.value))
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
     examine(workdir, config)
     finished = (workdir / "report.html").exists()

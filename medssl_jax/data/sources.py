@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from medssl_jax.data import folder, npz, records, sample
+from medssl_jax.data import folder, npz, records, remote, sample
 from medssl_jax.data.collection import Collection, Item, Prepared
 from medssl_jax.data.dataset import Dataset, Example, Info, Selection, Source, Unlabelled, describe
 from medssl_jax.data.parts import assign
@@ -80,7 +80,7 @@ def _kind(config: ConfigDict) -> str:
         return config.source
     if not config.path:
         return "sample"
-    path = Path(config.path).expanduser()
+    path = remote.local(config.path)
     if path.suffix == ".npz":
         return "npz"
     return "tfds" if config.tfds_name or (path / "dataset_info.json").exists() else "folder"
@@ -111,7 +111,7 @@ def _open_tfds(config: ConfigDict) -> Opened:
 def _path(config: ConfigDict) -> Path:
     if not config.path:
         raise UserError(f"config.data.source={config.source!r} needs a path; set --config.data.path= to where the images are.")
-    path = Path(config.path).expanduser()
+    path = remote.local(config.path)
     if not path.exists():
         raise UserError(f"config.data.path={config.path!r} does not exist; give the folder or file that holds the images.")
     return path
