@@ -27,8 +27,8 @@ SILENCE = flags.DEFINE_integer("silence", processes.SILENCE, "Seconds after whic
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; runs/<config.name> where nothing is given.")
 
 NO_FOLDER = (
-    "--workdir={} is not on a file system; a run appends to files and renames folders, which a bucket cannot: mount it (Cloud Storage FUSE, "
-    "with a hierarchical namespace), or take a folder that all processes see. Data may be given by a URL."
+    "--workdir={} is not on a file system; a run appends to files and renames folders, which a bucket cannot: mount the bucket "
+    "(docs/machines.md), or take a folder that all processes see. Data may be given by a URL."
 )
 
 

@@ -18,7 +18,7 @@ VERSION_KEYS = ("size", "etag", "ETag", "md5Hash", "mtime", "LastModified", "cre
 
 
 def local(path: str) -> Path:
-    """The path on this machine: the path itself, or for a URL the copy of its file or folder, made where there is none of its present state.
+    """The path on this machine: the path itself, or for a URL a copy of its file or folder, made where none is of its present state.
 
     Raises UserError for a URL that leads to nothing, or of a kind that cannot be read.
     """
@@ -35,7 +35,7 @@ def _copied(url: str) -> Path:
     except FileNotFoundError:
         found = {}
     except Exception as error:  # every file system has its own, for names, rights and the network
-        raise UserError(f"{url} cannot be read ({(str(error).splitlines() or [type(error).__name__])[0][:200]}).") from error
+        raise UserError(f"{url} cannot be read ({_first_line(error)}).") from error
     if not found:
         raise UserError(f"there is nothing at {url}; give the folder or file that holds the images.")
     place = _cache() / _mark(url, found) / PurePosixPath(root).name
@@ -54,14 +54,16 @@ def _copy(files: Any, root: str, place: Path, url: str) -> None:
             with TqdmCallback(tqdm_kwargs={"desc": f"copying {url}", "unit": "file"}) as shown:
                 files.get(root.rstrip("/"), str(inside / place.name), recursive=True, callback=shown)
         except Exception as error:
-            raise UserError(
-                f"{url} could not be copied to {place.parent.parent} ({(str(error).splitlines() or [''])[0][:200]})."
-            ) from error
+            raise UserError(f"{url} could not be copied to {place.parent.parent} ({_first_line(error)}).") from error
         try:
             inside.rename(place.parent)
         except OSError:
             if not place.exists():
                 raise
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _mark(url: str, found: dict[str, dict[str, Any]]) -> str:
