@@ -1,7 +1,7 @@
 """What the chips of a run tell one another in a pretraining step: `python -m experiments.communication [--size=paper] [--only=simclr]`.
 
-The step is compiled, not run, for 2 to 16 simulated devices, each with the config's whole batch, and what they exchange is read from the
-compiled program. A straight line through two of the counts says what 8, 64 and 256 chips exchange; the other two test it.
+The step is compiled, not run, for 2 to 16 simulated devices, each with as many images as a chip holds, and what they exchange is read from
+the compiled program. A straight line through two of the counts says what 8, 64 and 256 chips exchange; the other two test it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ RECORD = "communication.json"
 METHODS = ("tower", "simclr", "byol", "local_discrimination")
 FITTED, CHECKED = (2, 8), (4, 16)  # simulated devices: through the first goes the line, the others it must meet
 CHIPS = (8, 64, 256)
+MOST = 32  # images of a chip
 CHANNELS, MODALITY, DTYPE = 1, "brightfield", np.uint16  # the built-in sample's
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # after the exchanges are settled, and not run
 # TPU v5e: 51.2 TB/s all-reduce bandwidth of a pod of 256 chips, which is half of the 400 GB/s that a chip's links carry both ways;
@@ -63,11 +64,16 @@ def measure(records: Path, size: str, names: Sequence[str]) -> int:
         config = importlib.import_module(f"configs.{name}").get_config(size)
         found = {how: counts(config, fsdp) for how, fsdp in (("replicated", False), ("FSDP", True))}
         told = read_json(record, dict, "measure again") if record.exists() else {}
-        rows = told.get(size, {}) | {name: {"batch": config.pretrain.batch, "code": commit.current(), **found}}
+        rows = told.get(size, {}) | {name: {"batch": images(config), "code": commit.current(), **found}}
         records.mkdir(parents=True, exist_ok=True)
         write_json(record, {**told, "machine": machine(), size: rows})
     print(table(record, size))
     return 0
+
+
+def images(config: ConfigDict) -> int:
+    """Images that a chip has of a batch: the config's batch, where one chip can hold it."""
+    return min(config.pretrain.batch, MOST)
 
 
 def counts(config: ConfigDict, fsdp: bool) -> dict[str, Told]:
@@ -86,10 +92,10 @@ def _count(config: ConfigDict, devices: int, fsdp: bool) -> Told:
 
 
 def lower(config: ConfigDict, devices: int, fsdp: bool) -> jax.stages.Lowered:
-    """The pretraining step of `config` for so many devices, each with config.pretrain.batch images; nothing is allocated."""
+    """The pretraining step of `config` for so many devices, each with so many `images`; nothing is allocated."""
     mesh = meshes.make_mesh(jax.devices()[:devices])
     method, update = methods.build(config, CHANNELS, MODALITY), optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
-    batch, tile = config.pretrain.batch * devices, config.data.tile
+    batch, tile = images(config) * devices, config.data.tile
     shapes = {"image": jax.ShapeDtypeStruct((batch, tile, tile, CHANNELS), DTYPE), "slot": jax.ShapeDtypeStruct((batch,), np.int32)}
     state = jax.eval_shape(lambda key, one: init_state(method, update, key, one), jax.random.key(0), shapes)
     places = meshes.shardings(state, mesh, fsdp)

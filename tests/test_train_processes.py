@@ -99,6 +99,59 @@ def test_others_that_are_not_found(joined, monkeypatch):
         processes.initialise_distributed()
 
 
+class Gone(Exception):
+    """Instead of the end of this process."""
+
+
+@pytest.fixture
+def of_several(monkeypatch):
+    """As in a process of several: what it does at its end, instead of doing it."""
+    done = []
+
+    def leave(code):
+        raise Gone(code)
+
+    class Timer:
+        def __init__(self, seconds, function, arguments):
+            done.append((seconds, *arguments))
+
+        def start(self):
+            pass
+
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: done.append("shutdown"))
+    monkeypatch.setattr(processes.os, "_exit", leave)
+    monkeypatch.setattr(processes.threading, "Timer", Timer)
+    return done
+
+
+def test_a_regular_end_waits_for_the_others_and_says_nothing(of_several, capfd):
+    with processes.together():
+        pass
+    assert of_several == ["shutdown"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_broken_connection_ends_at_once(of_several, capfd):
+    with pytest.raises(Gone), processes.together():
+        raise jax.errors.JaxRuntimeError("UNKNOWN: connection closed by peer\nmore")
+    assert of_several == []
+    assert capfd.readouterr().err == "UNKNOWN: connection closed by peer\n"
+
+
+@pytest.mark.parametrize("error", [UserError("a mistake"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")])
+def test_a_failure_of_its_own_is_told_and_the_others_are_not_kept_waiting(error, of_several):
+    with pytest.raises(type(error)), processes.together():
+        raise error
+    assert of_several == [(processes.GRACE, 1)]
+
+
+def test_an_end_that_all_agreed_upon_is_not_hurried(of_several):
+    with pytest.raises(SystemExit), processes.together():
+        raise SystemExit(0)
+    assert of_several == []
+
+
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=["tpu", "gpu"])
 def test_manifests_of_the_docs(manifest, joined, monkeypatch):
     (job,) = manifest["spec"]["replicatedJobs"]
