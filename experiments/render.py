@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments import (
+    communication,
     figures,
     figures_ablation_table,
     figures_speed,
@@ -284,6 +285,7 @@ METRIC_NAMES = {
     "knn_accuracy": "accuracy of the nearest neighbours, frozen features",
     "ridge_accuracy": "accuracy of a linear probe (ridge), frozen features",
 }
+SIZES = {"small": "small", "full": "paper"}  # of the configs, by the grid's budget
 PARTS: dict[str, Callable[[Path, str], str]] = {
     "segmentation": functools.partial(_page_of, "segmentation"),
     "classification": functools.partial(_page_of, "classification"),
@@ -300,6 +302,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "figures-imageclef": lambda records, _: trivial.table(records / trivial.RECORD),
     "figures-ablation": lambda records, _: figures_ablation_table.table(records),
     "throughput": lambda records, _: throughput.table(records / throughput.RECORD),
+    "communication": lambda records, budget: communication.table(records / communication.RECORD, SIZES[budget]),
     "figures-speed": lambda records, _: figures_speed.table(records / figures_speed.RECORD),
     "packed-speed": lambda records, _: packed_speed.table(records / packed_speed.RECORD),
     "stress": lambda records, _: stress.table(records / stress.RECORD),

@@ -74,7 +74,7 @@ def _data() -> ConfigDict:
     # auto | sample | folder | npz | tfds | packed (by medssl_jax.pack) | slides (a folder of whole slides, read by tiles)
     # auto: the sample where no path is given, else by what the path is; slides must be named.
     d.source = "auto"
-    d.path = ""  # a folder, an .npz file, or a TFDS directory
+    d.path = ""  # a folder, an .npz file, or a TFDS directory; also by a URL (gs://, s3://, https://), which is copied to this machine once
     d.tfds_name = ""  # the TFDS builder, e.g. "patch_camelyon"
     d.splits = ""  # a CSV with the columns name (or file) and split (train | val | test); "" looks for train/ val/ test/ folders
     d.task = "auto"  # auto | segmentation | classification | none

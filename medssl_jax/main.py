@@ -8,20 +8,28 @@ from pathlib import Path
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
 
 from medssl_jax import cli, experiment
 from medssl_jax.config import validate
+from medssl_jax.errors import UserError
 from medssl_jax.memory import keep_pages
 from medssl_jax.report import read_run, write_report
+from medssl_jax.train import processes
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted
-from medssl_jax.train.mesh import initialise_distributed
 from medssl_jax.workdir import examine
 
 COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, for a run of several processes without a TPU pod or Slurm.")
 PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "How many processes the run has.")
 PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this is, from 0.")
+SILENCE = flags.DEFINE_integer("silence", processes.SILENCE, "Seconds after which a process that is not heard of counts as lost.", 1)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; runs/<config.name> where nothing is given.")
+
+NO_FOLDER = (
+    "--workdir={} is not on a file system; a run appends to files and renames folders, which a bucket cannot: mount the bucket "
+    "(docs/machines.md), or take a folder that all processes see. Data may be given by a URL."
+)
 
 
 def main() -> None:
@@ -29,9 +37,16 @@ def main() -> None:
     keep_pages()
     config = cli.config()
     validate(config)
-    initialise_distributed(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value)
+    processes.initialise_distributed(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value, SILENCE.value)
+    with processes.together():
+        _run(config)
+
+
+def _run(config: ConfigDict) -> None:
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
+    if "://" in (WORKDIR.value or ""):
+        raise UserError(NO_FOLDER.format(WORKDIR.value))
     workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
     examine(workdir, config)
     finished = (workdir / "report.html").exists()

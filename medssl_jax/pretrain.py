@@ -172,8 +172,7 @@ def _run(
     start = jax.tree_util.Partial(init_state, method, update)
     key = jax.random.key(sub_seed(config.seed, "pretrain"))
     places = meshes.shardings(jax.eval_shape(start, key, shapes), mesh, p.fsdp)
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", p.checkpoint_every, p.keep)
-    try:
+    with checkpoint.Checkpoints(workdir / "checkpoints", p.checkpoint_every, p.keep) as checkpoints:
         state = checkpoints.restore(checkpoint.abstract(jax.eval_shape(start, key, shapes), places))
         if state is None:
             state = jax.jit(start, out_shardings=places)(key, shapes)
@@ -193,8 +192,6 @@ def _run(
             state = train(state, step, batches, plan, logger=logger, checkpoints=checkpoints, evaluate=monitor, stop=stop)
         if first >= p.steps:  # nothing was left to train, and so nothing looked at the end
             monitor(state)
-    finally:
-        checkpoints.close()
     return state, monitor.warning
 
 

@@ -26,6 +26,8 @@ FLAGS = [
     "--config.finetune.labels=1 patch",
     "--config.finetune.inits=tower",
 ]
+STEPS, EVERY = 40, 8
+LONGER = ["--config.data.task=none", f"--config.pretrain.steps={STEPS}", f"--config.pretrain.checkpoint_every={EVERY}", "--silence=10"]
 Said = list[subprocess.CompletedProcess]
 
 
@@ -67,11 +69,19 @@ def losses(workdir: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
+def weights(workdir: Path) -> list[np.ndarray]:
+    place = mesh.replicated(mesh.make_mesh(jax.devices()[:1]))
+    return [np.asarray(x) for x in jax.tree.leaves(checkpoint.load_tree(workdir / "pretrained", place))]
+
+
+def checkpoints(workdir: Path) -> list[int]:
+    return [int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()]
+
+
 def test_two_processes_are_one(home, two):
     assert losses(home / "two").keys() == losses(home / "one").keys() == {2, 4}
     np.testing.assert_allclose(list(losses(home / "two").values()), list(losses(home / "one").values()), rtol=1e-5)
-    place = mesh.replicated(mesh.make_mesh(jax.devices()[:1]))
-    ours, theirs = (jax.tree.leaves(checkpoint.load_tree(home / name / "pretrained", place)) for name in ("two", "one"))
+    ours, theirs = (weights(home / name) for name in ("two", "one"))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -95,19 +105,35 @@ def test_one_process_writes_and_speaks(home, two):
     assert {path.name for path in (home / "two").iterdir()} == {path.name for path in (home / "one").iterdir()}
 
 
-def test_sigterm_to_one_of_two_stops_both_and_the_same_command_continues(home):
-    flags = ("--config.pretrain.steps=2000", "--config.pretrain.checkpoint_every=1000", "--config.pretrain.eval_every=2000")
-    started = start(home / "cut", *flags, processes=2)
-    wait_for(home / "cut" / "metrics.jsonl", lines=2, process=started[0])
-    started[1].send_signal(signal.SIGTERM)
-    for process in finished(shell.ended(*started)):
+@pytest.fixture(scope="module")
+def whole(home) -> Path:
+    """A pretraining of two processes that nothing disturbs."""
+    finished(run(home / "whole", *LONGER, processes=2))
+    return home / "whole"
+
+
+def test_one_of_two_is_stopped_then_killed_and_the_same_command_ends_with_the_same_bits(home, whole):
+    path = home / "cut"
+    survivor, victim = start(path, *LONGER, processes=2)
+    wait_for(path / "metrics.jsonl", lines=2, process=survivor)
+    victim.send_signal(signal.SIGTERM)
+    for process in finished(shell.ended(survivor, victim)):
         assert "Traceback" not in process.stderr
-    (step,) = (int(path.name) for path in (home / "cut" / "checkpoints").iterdir() if path.name.isdigit())
-    assert 0 < step < 2000
-    started = start(home / "cut", *flags, processes=2)
-    wait_for(home / "cut" / "metrics.jsonl", lines=len((home / "cut" / "metrics.jsonl").read_text().splitlines()) + 1, process=started[0])
-    started[0].send_signal(signal.SIGTERM)
-    assert f"Continuing the pretraining at step {step} of 2000" in finished(shell.ended(*started))[0].stderr
+    (step,) = checkpoints(path)
+    assert 0 < step < STEPS
+
+    survivor, victim = start(path, *LONGER, processes=2)
+    wait_for(path / "metrics.jsonl", lines=len(losses(path)) + EVERY, process=survivor)
+    victim.kill()
+    cut_off, _ = shell.ended(survivor, victim)
+    assert f"Continuing the pretraining at step {step} of {STEPS}" in cut_off.stderr
+    assert cut_off.returncode != 0
+    assert cut_off.stderr.splitlines()[-1].startswith("error: this process cannot go on, most likely because another process")
+    assert step < max(checkpoints(path)) < STEPS
+
+    finished(run(path, *LONGER, processes=2))
+    assert losses(path)[STEPS] == losses(whole)[STEPS]
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(weights(path), weights(whole), strict=True))
 
 
 def test_both_refuse_the_workdir_of_another_config(home, two):

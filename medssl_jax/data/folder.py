@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 from ml_collections import ConfigDict
 
-from medssl_jax.data import formats, layout
+from medssl_jax.data import formats, layout, remote
 from medssl_jax.data.collection import Item, Opened
 from medssl_jax.data.formats import Probe
 from medssl_jax.data.layout import Found
@@ -84,7 +84,7 @@ def parallel(function: Callable[[T], R], values: Sequence[T]) -> list[R]:
 def given_parts(config: ConfigDict, root: Path, found: list[Found]) -> tuple[list[Found], list[str]]:
     """The parts by the CSV that the user named, by folders, or by an index.csv beside the images."""
     own = layout.find_index(root) if not any(f.part for f in found) else None
-    table = Path(config.splits).expanduser() if config.splits else own
+    table = remote.local(config.splits) if config.splits else own
     if table is None:
         return found, []
     found, unnamed = layout.read_splits(table, root, found)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from medssl_jax.data import folder, npz, packed, records, sample, slides
+from medssl_jax.data import folder, npz, packed, records, remote, sample, slides
 from medssl_jax.data.collection import Item, Opened, Prepared
 from medssl_jax.data.dataset import Dataset, Example, Info, Selection, Source, Unlabelled, describe
 from medssl_jax.data.parts import assign
@@ -75,7 +75,7 @@ def _kind(config: ConfigDict) -> str:
         return config.source
     if not config.path:
         return "sample"
-    path = Path(config.path).expanduser()
+    path = remote.local(config.path)
     if path.suffix == ".npz":
         return "npz"
     if packed.is_packed(path):
@@ -114,7 +114,7 @@ def _open_slides(config: ConfigDict) -> Opened:
 def _path(config: ConfigDict) -> Path:
     if not config.path:
         raise UserError(f"config.data.source={config.source!r} needs a path; set --config.data.path= to where the images are.")
-    path = Path(config.path).expanduser()
+    path = remote.local(config.path)
     if not path.exists():
         raise UserError(f"config.data.path={config.path!r} does not exist; give the folder or file that holds the images.")
     return path

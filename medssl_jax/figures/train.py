@@ -132,8 +132,7 @@ def _train(
     start = functools.partial(_begin, method, update, _earlier(config))
     key = jax.random.key(sub_seed(config.seed, "detector"))
     places = meshes.shardings(jax.eval_shape(start, key), mesh, p.fsdp)
-    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints", p.checkpoint_every, p.keep)
-    try:
+    with checkpoint.Checkpoints(workdir / "checkpoints", p.checkpoint_every, p.keep) as checkpoints:
         state = checkpoints.restore(checkpoint.abstract(jax.eval_shape(start, key), places))
         if state is None:
             state = jax.jit(start, out_shardings=places)(key)
@@ -145,8 +144,6 @@ def _train(
         with contextlib.closing(Logger(workdir, PHASE, resume_step=first)) as logger:
             batches = feed_figures(config, figures, mesh, first)
             return train(state, step, batches, plan, logger=logger, checkpoints=checkpoints, evaluate=validation, stop=stop)
-    finally:
-        checkpoints.close()
 
 
 def feed_figures(config: ConfigDict, figures: Squares, mesh: Mesh, first: int) -> Iterator[feed.Batch]:

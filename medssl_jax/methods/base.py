@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from medssl_jax.models import Backbone, Network
 from medssl_jax.train.method import Batch, Logs, Method, Tree, Views
 
-__all__ = ["Batch", "Logs", "Pretraining", "Tree", "Views", "forward", "init_backbone", "parts"]
+__all__ = ["Batch", "Logs", "Pretraining", "Tree", "Views", "forward", "init_backbone", "joined", "parted", "parts"]
 
 
 class Pretraining(Method, Protocol):
@@ -42,6 +43,18 @@ def forward(
     """Apply one part; returns its output and all statistics with that part's replaced."""
     out, new = network.apply(params[part], stats[part], x, train=train, visible=visible)
     return out, {**stats, part: new}
+
+
+def joined(*views: jax.Array) -> jax.Array:
+    """V views of B images, [B, ...] each, as one batch [B V, ...], the views of an image side by side: each device keeps its own images,
+    where views one after the other would have to be exchanged."""
+    return jnp.stack(views, axis=1).reshape(-1, *views[0].shape[1:])
+
+
+def parted(x: jax.Array, views: int) -> list[jax.Array]:
+    """What a network made of `joined` views, by view again: [B V, ...] -> V times [B, ...]."""
+    apart = x.reshape(-1, views, *x.shape[1:])
+    return [apart[:, view] for view in range(views)]
 
 
 def parts(params: dict, stats: dict, *names: str) -> dict[str, Tree]:

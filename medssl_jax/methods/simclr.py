@@ -6,7 +6,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from medssl_jax.augment import Recipe, fold, to_unit
 from medssl_jax.losses import info_nce
@@ -39,10 +38,10 @@ class SimCLR:
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """InfoNCE over the 2B projections (NT-Xent, eq. 1)."""
-        both = jnp.concatenate([views["first"], views["second"]])
+        both = base.joined(views["first"], views["second"])
         features, stats = base.forward(self.backbone.encoder, "encoder", params, carried["stats"], both)
         z, stats = base.forward(self.projector, "projector", params, stats, pool(features))
-        first, second = jnp.split(z, 2)
+        first, second = base.parted(z, 2)
         loss, logs = info_nce(first, second, self.temperature)
         return loss, ({"stats": stats}, logs)
 

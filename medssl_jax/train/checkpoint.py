@@ -105,6 +105,13 @@ class Checkpoints:
         self._manager.wait_until_finished()
         self._manager.close()
 
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+            self.close()  # a write would wait for a process that is gone
+
 
 def save_tree(path: Path, tree: Any) -> None:
     """One tree of arrays, whole or not at all."""

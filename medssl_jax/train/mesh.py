@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,28 +14,6 @@ from jax.sharding import PartitionSpec as P
 from medssl_jax.errors import UserError
 
 FSDP_MIN_SIZE = 2**14  # smaller arrays cost more to gather than they save
-
-
-def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -1) -> None:
-    """Join the other processes of the run: those named by the arguments, or by JAX_COORDINATOR_ADDRESS, JAX_PROCESS_COUNT and
-    JAX_PROCESS_INDEX, or those that the environment knows of (a TPU pod, Slurm, Open MPI). One process alone joins nothing.
-
-    Raises UserError where a coordinator is named without count and index, or these without a coordinator.
-    """
-    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    if coordinator:
-        count = count or int(os.environ.get("JAX_PROCESS_COUNT", "0"))
-        index = index if index >= 0 else int(os.environ.get("JAX_PROCESS_INDEX", "-1"))
-        if not 0 <= index < count:
-            raise UserError(
-                f"a coordinator is named but not which process this is (index {index} of {count}); give every process "
-                "--process_count=N and its own --process_index from 0 to N - 1."
-            )
-        jax.distributed.initialize(coordinator, count, index)
-    elif _cluster_of_several():
-        jax.distributed.initialize()
-    elif count > 1 or index >= 0:
-        raise UserError("--process_count or --process_index is given but no process to join; add --coordinator=HOST:PORT of process 0.")
 
 
 def wait_for_all(name: str) -> None:
@@ -53,13 +30,6 @@ def all_agree(holds: bool) -> bool:
 def preempted(moment: int) -> bool:
     """Whether the cluster takes a machine of the run back, the same answer in every process; `moment` rises from call to call."""
     return multihost_utils.reached_preemption_sync_point(moment)
-
-
-def _cluster_of_several() -> bool:
-    hosts = len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(","))
-    tasks = max(int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
-    launched = "SLURM_PROCID" in os.environ or "OMPI_COMM_WORLD_RANK" in os.environ
-    return hosts > 1 or (launched and tasks > 1)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,12 +26,19 @@ def example_keys(key: jax.Array, step: jax.Array, slots: jax.Array) -> jax.Array
 
 
 def make_step(method: Method, optimizer: optax.GradientTransformation, mesh: Mesh, state_shardings: State, accumulate: int = 1) -> Step:
-    """`step(state, batch) -> state, logs`, jitted, the state donated; `batch` is divided over the mesh along its first axis."""
+    """`step(state, batch) -> state, logs`, jitted, the state donated; `batch` is divided over the mesh along its first axis.
+
+    What is divided between steps (FSDP) is gathered for the loss, and its gradients are summed and divided again: left to itself, XLA would
+    rather divide the convolutions by channels, and exchange their maps of the whole batch.
+    """
+    whole = meshes.replicated(mesh)
 
     def step(state: State, batch: Batch) -> tuple[State, Logs]:
         """One update from one global batch."""
         views = method.views(example_keys(state.key, state.step, batch["slot"]), batch)
-        grads, carried, logs = _gradients(method, state, views, accumulate)
+        params, carried = jax.lax.with_sharding_constraint((state.params, state.carried), whole)
+        gathered = state.replace(params=params, carried=carried)
+        grads, carried, logs = _gradients(method, gathered, views, accumulate, [whole, state_shardings.params])
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         carried = method.after_update(params, carried, state.step)
@@ -46,13 +53,16 @@ def make_step(method: Method, optimizer: optax.GradientTransformation, mesh: Mes
     )
 
 
-def _gradients(method: Method, state: State, views: Any, accumulate: int) -> tuple[Any, Any, Logs]:
-    """Mean gradient over the micro-batches, each of which sees the batch statistics that the one before left."""
+def _gradients(method: Method, state: State, views: Any, accumulate: int, places: Sequence[Any]) -> tuple[Any, Any, Logs]:
+    """Mean gradient over the micro-batches, each of which sees the batch statistics that the one before left; put to one of `places` after
+    the other."""
 
     def one(carried: Any, part: Any) -> tuple[Any, tuple[Any, Logs]]:
         """Gradients and logs of one micro-batch, and the statistics after it."""
         value_and_grad = jax.value_and_grad(method.loss, has_aux=True)
         (loss, (carried, logs)), grads = value_and_grad(state.params, carried, part, state.step)
+        for place in places:
+            grads = jax.lax.with_sharding_constraint(grads, place)
         return carried, (grads, {"loss": loss, **logs})
 
     if accumulate == 1:

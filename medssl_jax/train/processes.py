@@ -1,0 +1,114 @@
+"""The processes of a run: how they find one another, and what one does when another is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from medssl_jax.errors import UserError
+
+SILENCE = 100  # seconds without a sign of life after which a process counts as lost; JAX's own default
+GRACE = 20.0  # seconds in which processes that fail alike say goodbye to one another
+CUT_OFF = (
+    "error: this process cannot go on, most likely because another process of the run has ended: see what the others said, and start the "
+    "same command again in all of them, which continues from the last checkpoint."
+)
+LAST_WORD = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"  # a farewell on standard input, or it ends without one
+
+
+def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -1, silence: int = SILENCE) -> None:
+    """Join the other processes of the run: those named by the arguments, or by JAX_COORDINATOR_ADDRESS, JAX_PROCESS_COUNT and
+    JAX_PROCESS_INDEX, or those that the environment knows of (a TPU pod, Slurm, Open MPI). One process alone joins nothing. One
+    that is not heard of for `silence` seconds is given up, and the others end.
+
+    Raises UserError where a coordinator is named without count and index, or these without a coordinator, and where JAX does not find the
+    other processes of a job that has several.
+    """
+    coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    if coordinator:
+        count = count or int(os.environ.get("JAX_PROCESS_COUNT", "0"))
+        index = index if index >= 0 else int(os.environ.get("JAX_PROCESS_INDEX", "-1"))
+        if not 0 <= index < count:
+            raise UserError(
+                f"a coordinator is named but not which process this is (index {index} of {count}); give every process "
+                "--process_count=N and its own --process_index from 0 to N - 1."
+            )
+        _join(silence, coordinator_address=coordinator, num_processes=count, process_id=index)
+    elif _launched_together() or _tpu_hosts():
+        _join(silence)
+    elif count > 1 or index >= 0:
+        raise UserError("--process_count or --process_index is given but no process to join; add --coordinator=HOST:PORT of process 0.")
+
+
+def _join(silence: int, **named: Any) -> None:
+    try:
+        jax.distributed.initialize(**named, heartbeat_timeout_seconds=silence)
+    except (ValueError, RuntimeError) as error:
+        what = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"this process should run with others, and JAX does not find them ({what}); a Slurm script needs srun before python, "
+            "and elsewhere all name process 0: --coordinator=HOST:PORT --process_count=N --process_index=I."
+        ) from error
+
+
+def _launched_together() -> bool:
+    """Whether Slurm or Open MPI say that this process has others."""
+    tasks = max(int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    return tasks > 1 and any(name in os.environ for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
+
+
+def _tpu_hosts() -> bool:
+    """Whether this is a host of a TPU slice that may have others: JAX then asks the environment (GKE) or the metadata server (TPU VM)."""
+    if "tpu" not in str(jax.config.jax_platforms):  # type: ignore[attr-defined]  # JAX writes it there where it finds TPU chips
+        return False
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
+    several = "TPU_SKIP_MDS_QUERY" not in os.environ if hosts is None else "," in hosts
+    return several or int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around all that the processes of a run do with one another: none is left waiting for one that is gone, and each says so.
+
+    Where a connection breaks JAX raises; where a process is only silent (always so on TPUs), JAX aborts the others in the midst of a
+    computation. The last word is therefore said by a small process beside this one.
+    """
+    if not jax.distributed.is_initialized():
+        yield
+        return
+    beside = subprocess.Popen([sys.executable, "-c", LAST_WORD, CUT_OFF], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield
+        jax.distributed.shutdown()  # waits for the others
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            _cut_off(error)
+        _leave_soon()
+        raise
+    except BaseException as error:
+        if not isinstance(error, SystemExit):  # which all have agreed upon
+            _leave_soon()
+        raise
+    finally:
+        beside.communicate(b"farewell")
+
+
+def _cut_off(error: Exception) -> None:
+    """End at once: at a regular end JAX and Orbax wait for the other processes."""
+    sys.stdout.flush()
+    print(str(error).splitlines()[0], file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _leave_soon() -> None:
+    """Do not wait long for processes that have not failed and will never come to the end where all meet."""
+    timer = threading.Timer(GRACE, os._exit, [1])
+    timer.daemon = True
+    timer.start()
