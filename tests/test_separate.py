@@ -477,6 +477,8 @@ def test_the_command(folder, done, tmp_path):
         (["--out=x"], "--figures is missing"),
         (["--figures=/nowhere", "--out=x", "--method=xycut"], "/nowhere does not exist"),
         (["--figures=/nowhere", "--out=x", "--method=magic"], "should be one of"),
+        (["--figures=/nowhere", "--out=x", "--run="], "--run is empty; name a finished run"),
+        (["--figures=/nowhere", "--out=x", "--run=shipped"], "/nowhere does not exist"),
     ],
 )
 def test_mistakes_are_told(flags, said):
