@@ -24,7 +24,7 @@ from experiments.machine import machine
 from experiments.shares import LEFT_OUT
 from medssl_jax.errors import UserError
 from medssl_jax.figures import separate
-from medssl_jax.figures.read import figure_files, name_of
+from medssl_jax.figures.files import find, name_of
 from medssl_jax.figures.simulate import Figures, Style
 from medssl_jax.machine import cores
 from medssl_jax.train.logging import read_json, say, write_json
@@ -70,7 +70,7 @@ def simulated(data: Path) -> dict[str, Any]:
 def separated(data: Path, run: Path | None) -> dict[str, dict[str, Any]]:
     """`separate` on the real figures, by way of cutting; the detector's, where there is one."""
     folder = data / FIGURES
-    files = {name_of(file, folder): file for file in figure_files(folder)}
+    files = {name_of(file, folder): file for file in find(folder).files}
     known, found = cutters(run), {}
     for name in [name for name in (CONTROL, DETECTOR) if name in known]:
         with tempfile.TemporaryDirectory() as out:

@@ -27,9 +27,11 @@ from medssl_jax.data.stream import sub_seed
 from medssl_jax.figures import detect
 from medssl_jax.figures.boxes import clip
 from medssl_jax.figures.distractors import IMAGE
-from medssl_jax.figures.separate import PANELS, PHOTOGRAPH, Task, separate
+from medssl_jax.figures.looks import PHOTOGRAPH
+from medssl_jax.figures.separate import separate
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.singles import ByFolder
+from medssl_jax.figures.task import PANELS, Task
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted, StopRequest
 

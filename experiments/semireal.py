@@ -14,7 +14,7 @@ from pathlib import Path
 from experiments import commit
 from experiments.cut_tables import EVERY, NOTHING, by_group, differences
 from experiments.cutters import PARTITION, TIGHT, Cutter, Sample, cut, summary
-from medssl_jax.config import base
+from medssl_jax.config import SHIPPED, base
 from medssl_jax.data.dataset import Dataset, Example, Info, Source, describe
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.data.stream import sub_seed
@@ -22,7 +22,6 @@ from medssl_jax.errors import UserError
 from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.pools import Joined
 from medssl_jax.figures.simulate import Figures, Style
-from medssl_jax.figures.train import SHIPPED
 from medssl_jax.train.logging import read_json, say, write_json
 
 RECORD = "figures_semireal.json"

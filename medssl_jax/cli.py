@@ -9,9 +9,11 @@ import json
 import os
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from absl import flags
@@ -20,9 +22,9 @@ from ml_collections import ConfigDict, config_flags
 from medssl_jax.config import flat
 from medssl_jax.errors import UserError
 
-USAGE_EXIT, FAILURE_EXIT, INTERRUPT_EXIT = 2, 1, 130
+USAGE_EXIT, FAILURE_EXIT, INTERRUPT_EXIT, TERMINATE_EXIT = 2, 1, 128 + signal.SIGINT, 128 + signal.SIGTERM
 FULL_DISK = "the disk is full ({}); free some space and start the same command again"
-STOPPED = "stopped by the keyboard; the same command starts again, from the last checkpoint where there is one."
+STOPPED = "stopped by {}; start the same command again: it keeps what was finished."
 FULL_MEMORY = (
     "the memory is full; lower --config.pretrain.batch, --config.finetune.batch or --config.model.width, set --config.model.remat=True, or "
     "keep the images out of the accelerator's memory with --config.data.placement=host."
@@ -34,8 +36,12 @@ NO_CONFIG = "no config was given; use --config=configs/tower.py."
 CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/, with an optional argument: configs/tower.py:paper")
 
 
+class Terminated(BaseException):
+    """SIGTERM, of which a command does not make something else (a training saves what it has)."""
+
+
 def execute(command: Callable[[], None], argv: list[str]) -> int:
-    """Parse `argv`, run `command`; the exit code. Mistakes of the user's end in one sentence on stderr."""
+    """Parse `argv`, run `command`; the exit code. Mistakes of the user's, and signals, end in one sentence on stderr."""
     if any(re.fullmatch("-h|--?help", a) for a in argv[1:]):
         print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}\n\n{HELP}")
         return 0
@@ -46,7 +52,11 @@ def execute(command: Callable[[], None], argv: list[str]) -> int:
         command()
         return 0
 
-    return guarded(parsed)
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return guarded(parsed)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -65,7 +75,9 @@ def guarded(command: Callable[[], int]) -> int:
             return _complain(f"no permission for {path}; change its rights, or choose another {option}.", FAILURE_EXIT)
         return _complain(f"{path}: {error.strerror}; check {option}.", FAILURE_EXIT)
     except KeyboardInterrupt:
-        return _complain(STOPPED, INTERRUPT_EXIT)
+        return _complain(STOPPED.format("the keyboard"), INTERRUPT_EXIT)
+    except Terminated:
+        return _complain(STOPPED.format("SIGTERM"), TERMINATE_EXIT)
     except MemoryError:
         return _complain(FULL_MEMORY, FAILURE_EXIT)
     except Exception as error:  # Orbax, TensorStore and XLA have errors of their own for what is full
@@ -88,6 +100,21 @@ def required(flag: flags.FlagHolder) -> str:
     if not flag.value:
         raise UserError(f"--{flag.name} is missing: {flags.FLAGS[flag.name].help}")
     return flag.value
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As Python ends, but without a traceback for Ctrl-C: while modules are imported nothing is `guarded` yet."""
+    if issubclass(kind, KeyboardInterrupt):
+        _complain(STOPPED.format("the keyboard"), INTERRUPT_EXIT)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _end
 
 
 def _complain(sentence: str, code: int) -> int:
@@ -152,6 +179,9 @@ def _explain(error: Exception, argv: list[str]) -> str:
             return f"there is no option --{key}; {hint}"
         if f"--{key}={value}" in str(error) and (default := known.get(key)) is not None:
             return f"--{key}={value} cannot be read as a value of that option ({type(default).__name__}); its default is {default!r}."
+    given = re.match(r"flag --([\w-]+)=(.*?): ", str(error))
+    if given and isinstance(parser := flags.FLAGS[given[1]].parser, flags.IntegerParser):
+        return f"--{given[1]}={given[2]} is not {parser.syntactic_help}: {flags.FLAGS[given[1]].help}"
     return " ".join(str(error).split())
 
 

@@ -21,6 +21,8 @@ LAYOUT = {
     "pretrain.keep",
 }
 
+SHIPPED = "shipped"  # in place of a run directory: the detector of compound figures that comes with the package
+
 
 def base(size: str = "small") -> ConfigDict:
     """The options all experiments share: `small` for two CPU cores, `paper` for the published recipes on an accelerator."""
@@ -131,7 +133,7 @@ def _optimizer(name: str, learning_rate: float, warmup: float) -> ConfigDict:
 def _pretrain() -> ConfigDict:
     p = ConfigDict()
     # (On the command line also --config.pretrain.from.) A run directory to take the pretrained network from, instead of pretraining; a
-    # detector goes on from it, or from "shipped", which is the package's own.
+    # detector goes on from it, or from "shipped" (SHIPPED).
     p.from_run = ""
     p.steps = 400
     p.batch = 32  # images a step, over all devices

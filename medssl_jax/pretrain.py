@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from medssl_jax import gallery, methods
+from medssl_jax.config import SHIPPED
 from medssl_jax.data.prepare import CHANNELS
 from medssl_jax.data.references import reference_masks, reference_tiles
 from medssl_jax.data.sources import Dataset, Selection, Source, Unlabelled, describe
@@ -63,6 +64,11 @@ def load(run: Path, mesh: Mesh) -> Pretrained:
 
 def _about(run: Path) -> dict[str, Any]:
     path = run / "pretrained.json"
+    if not path.exists() and (str(run) == SHIPPED or (run / "detector.json").exists()):
+        raise UserError(
+            f"{run} is a detector of compound figures, which cannot be fine-tuned; point --config.pretrain.from at a finished run of "
+            "another method, as of configs/simclr.py."
+        )
     if not path.exists():
         raise UserError(f"{run} holds no finished pretraining (no pretrained.json); point --config.pretrain.from at a run directory.")
     remedy = "pretrain again in another --workdir"

@@ -5,13 +5,12 @@ python -m medssl_jax.simulate --images=DIR --out=DIR --count=100
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from PIL import Image, ImageDraw
 from tqdm import tqdm
@@ -21,43 +20,46 @@ from medssl_jax.config import base
 from medssl_jax.data import layout
 from medssl_jax.data.sources import Source, open_dataset
 from medssl_jax.errors import UserError
+from medssl_jax.figures.album import Album
 from medssl_jax.figures.pools import Joined
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.singles import ByFolder
 from medssl_jax.figures.style import changed_style
+from medssl_jax.report.words import counted
 from medssl_jax.train.logging import say
 
 IMAGES = flags.DEFINE_string("images", None, "The folder of the single images, or several, separated by commas.")
-OUT = flags.DEFINE_string("out", None, "An empty or new folder for the figures, panels.csv and contact_sheet.png.")
+OUT = flags.DEFINE_string("out", None, "A new folder for the figures, panels.csv and contact_sheet.png, or one to continue.")
 COUNT = flags.DEFINE_integer("count", 100, "How many figures are made.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Figure i depends on the seed and on i alone.", lower_bound=0)
 STYLE = flags.DEFINE_multi_string("style", [], "name=value of medssl_jax/figures/style.py, as --style=intra_class=1; may be repeated.")
 
-COLUMNS = ("image", "panel", "kind", "x0", "y0", "x1", "y1", "cell_x0", "cell_y0", "cell_x1", "cell_y1")
 SHOWN = 24  # figures of the contact sheet
 ACROSS, SIDE, BETWEEN = 6, 300, 6  # figures of a row, pixels of each, pixels between them
 IMAGE_INK, DRAWN_INK, CELL_INK = (230, 60, 0), (0, 150, 70), (0, 110, 220)
 
 
 def main() -> None:
-    """Write figures as PNG, their boxes as panels.csv, and a contact sheet with the boxes drawn."""
-    style, out = changed_style(STYLE.value), _free(Path(cli.required(OUT)).expanduser())
-    source = Joined([_single_images(path.strip()) for path in cli.required(IMAGES).split(",") if path.strip()])
+    """Write figures as PNG, their boxes as panels.csv, and a contact sheet with the boxes drawn; those that are there are kept."""
+    style, out = changed_style(STYLE.value), Path(cli.required(OUT)).expanduser()
+    folders = _folders(cli.required(IMAGES))
+    source = Joined([_single_images(folder) for folder in folders])
     figures = Figures(source, style, SEED.value, COUNT.value)
-    out.mkdir(parents=True, exist_ok=True)
+    look = {f"style.{name}": value for name, value in dataclasses.asdict(style).items()}
+    paths = [str(Path(folder).expanduser().resolve()) for folder in folders]
+    album = Album(out, {"images": paths, "single images": len(source), "seed": SEED.value, "count": COUNT.value, **look})
     begun, first = time.perf_counter(), []
-    with (out / "panels.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        for i in tqdm(range(len(figures)), desc="figures", disable=not sys.stderr.isatty()):
+    for i in tqdm(range(len(figures)), desc="figures", disable=not sys.stderr.isatty()):
+        name = f"{figures.name(i)}.png"
+        if i < SHOWN or name not in album:
             figure = figures[i]
-            name = f"{figure['id']}.png"
-            Image.fromarray(figure["image"]).save(out / name)
-            table.writerows([name, k, *row] for k, row in enumerate(_rows(figure)))
             first += [outlined(figure)] if i < SHOWN else []
+            if name not in album:
+                album.add(name, figure)
+    album.finish()
     contact_sheet(first).save(out / "contact_sheet.png")
-    seconds = time.perf_counter() - begun
-    say(f"{len(figures)} figures of {len(source)} images in {seconds:.1f} s: {out / 'panels.csv'} and {out / 'contact_sheet.png'}")
+    made, seconds = f"{counted(len(figures), 'figure')} of {counted(len(source), 'image')}", time.perf_counter() - begun
+    say(f"{made} in {seconds:.1f} s: {album.table} and {out / 'contact_sheet.png'}")
 
 
 def outlined(figure: dict[str, Any]) -> Image.Image:
@@ -82,6 +84,14 @@ def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
     return sheet
 
 
+def _folders(paths: str) -> list[str]:
+    """The folders of a list with commas. Raises UserError where it names none."""
+    folders = [path.strip() for path in paths.split(",") if path.strip()]
+    if not folders:
+        raise UserError(f"--images={paths} names no folder; give the folder of the single images, or several, separated by commas.")
+    return folders
+
+
 def _single_images(path: str) -> Source:
     """The training images of a folder, their folders as classes; damaged ones are named and left out."""
     folder = Path(path).expanduser()
@@ -93,23 +103,8 @@ def _single_images(path: str) -> Source:
     data.update({"source": "folder", "path": str(folder), "task": "none", "val_fraction": 0.0, "test_fraction": 0.0, "on_damaged": "skip"})
     dataset = open_dataset(data)
     for note in dataset.notes:
-        say(f"{path}: {note}")
+        say(f"{path}: {note.split('; --config')[0]}")  # those options are other commands'
     return ByFolder(dataset.pool)
-
-
-def _free(folder: Path) -> Path:
-    """The folder, which is new or empty."""
-    if folder.is_file():
-        raise UserError(f"--out={folder} is a file; name a new or an empty folder.")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--out={folder} holds files already; name a new or an empty folder.")
-    return folder
-
-
-def _rows(figure: dict[str, Any]) -> list[list[Any]]:
-    """Kind, tight box and cell of every panel, in pixels."""
-    corners = np.concatenate([figure["boxes"], figure["cells"]], axis=1).astype(float).round(2).tolist()
-    return [[kind, *line] for kind, line in zip(figure["kinds"], corners)]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -46,6 +49,25 @@ def test_an_error_without_a_file_is_none_of_the_users(monkeypatch):
 
     with pytest.raises(OSError, match="of the inside"):
         cli.guarded(broken)
+
+
+@pytest.mark.parametrize(("sent", "code", "by"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "the keyboard")])
+def test_a_stopped_command_says_so(capsys, sent, code, by):
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.execute(lambda: os.kill(os.getpid(), sent), ["command"]) == code
+    assert capsys.readouterr().err == f"error: stopped by {by}; start the same command again: it keeps what was finished.\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_command_that_is_stopped_while_it_is_imported():
+    result = subprocess.run([sys.executable, "-c", "import medssl_jax.cli; raise KeyboardInterrupt"], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGINT
+    assert sentence(result).startswith("error: stopped by the keyboard")
+
+
+def test_a_number_that_is_none():
+    said = sentence(call("--figures=x", "--out=y", "--min-side=x"))
+    assert said == "error: --min-side=x is not a positive integer: Pixels of the shorter side of a panel that is kept."
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux has a folder that nobody can write to")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -221,3 +222,12 @@ def test_no_detector_and_damaged_ones(untrained, tmp_path, monkeypatch):
     victim.write_bytes(b"")
     with pytest.raises(UserError, match="is missing or damaged"):
         Detector.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [{"a": 1}, {"threshold": None}, {"files": []}])
+def test_a_run_that_does_not_tell_its_detector(untrained, tmp_path, damage):
+    detect.keep(tmp_path / "run", untrained)
+    about = tmp_path / "run" / detect.ABOUT
+    about.write_text(json.dumps(damage if "a" in damage else json.loads(about.read_text()) | damage))
+    with pytest.raises(UserError, match=r"detector.json does not describe a detector as this version writes it"):
+        Detector.load(tmp_path / "run")

@@ -82,3 +82,9 @@ def test_blank_pages(rng):
     assert not is_blank(page)
     assert is_blank(np.zeros((9, 9, 3), np.uint8))
     assert not is_blank(blobs(rng, 5))
+
+
+def test_dim_fluorescence_is_not_blank(rng):
+    dim = (blobs(rng, 5).astype(float) / 6).astype(np.uint8)
+    assert dim.max() - np.median(dim) < 42
+    assert not is_blank(dim)

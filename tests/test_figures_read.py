@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
+import os
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 from pypdf import PdfWriter
-from pypdf.generic import ByteStringObject, DictionaryObject, NameObject, NumberObject, StreamObject
+from pypdf.generic import ArrayObject, ByteStringObject, DictionaryObject, NameObject, NumberObject, StreamObject
 
 from medssl_jax.errors import UserError
-from medssl_jax.figures import read
-from medssl_jax.figures.read import figure_files, figures
+from medssl_jax.figures import pixels
+from medssl_jax.figures.files import find
+from medssl_jax.figures.read import figures
 
 
 def embedded(image):
-    """An array uint8 [H, W, 3] as a PDF's image object, compressed without loss."""
+    """An array uint8|uint16 [H, W] or [H, W, 3] as a PDF's image object, compressed without loss."""
     stream = StreamObject()
-    stream.set_data(image.tobytes())
+    stream.set_data(image.astype(image.dtype.newbyteorder(">")).tobytes())
     stream = stream.flate_encode()
-    about = {"/Type": "/XObject", "/Subtype": "/Image", "/ColorSpace": "/DeviceRGB"}
+    about = {"/Type": "/XObject", "/Subtype": "/Image", "/ColorSpace": "/DeviceRGB" if image.ndim == 3 else "/DeviceGray"}
     stream.update({NameObject(key): NameObject(value) for key, value in about.items()})
-    numbers = {"/Width": image.shape[1], "/Height": image.shape[0], "/BitsPerComponent": 8}
+    numbers = {"/Width": image.shape[1], "/Height": image.shape[0], "/BitsPerComponent": 8 * image.itemsize}
     stream.update({NameObject(key): NumberObject(value) for key, value in numbers.items()})
     return stream
 
@@ -70,9 +73,9 @@ def only(path):
     return figure
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif", "a.tiff"])
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.bmp", "a.tif", "a.tiff", "a.webp"])
 def test_lossless_files(tmp_path, picture, name):
-    Image.fromarray(picture).save(tmp_path / name)
+    Image.fromarray(picture).save(tmp_path / name, lossless=True)
     figure = only(tmp_path / name)
     assert figure[:3] == (name, 1, 1)
     assert (figure.scale, figure.error) == (1, "")
@@ -133,6 +136,29 @@ def test_an_animated_png_is_one_figure(tmp_path, picture):
     np.testing.assert_array_equal(only(tmp_path / "a.png").image, picture)
 
 
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_of_an_animation_the_first_picture_is_read(tmp_path, name):
+    first, second = (Image.new("RGB", (60, 40), colour) for colour in ("white", "black"))
+    first.save(tmp_path / name, save_all=True, append_images=[second])
+    assert only(tmp_path / name).image.min() > 250
+
+
+def test_values_with_signs_are_shown_between_their_percentiles(tmp_path):
+    units = np.tile(np.arange(-1000, 1000, dtype=np.int16), (40, 1))
+    tifffile.imwrite(tmp_path / "a.tif", units)
+    np.testing.assert_allclose(only(tmp_path / "a.tif").image[..., 1], (units + 1000.0) / 1999 * 255, atol=2)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif"])
+def test_a_figure_is_turned_as_the_camera_was(tmp_path, name):
+    lying = np.zeros((40, 60, 3), np.uint8)
+    lying[:, :20] = 250
+    picture = Image.fromarray(lying)
+    picture.getexif()[0x0112] = 6  # to be turned by 90 degrees clockwise
+    picture.save(tmp_path / name, exif=picture.getexif())
+    np.testing.assert_allclose(only(tmp_path / name).image, np.rot90(lying, -1), atol=12)
+
+
 def test_more_channels_than_colours(tmp_path, rng):
     tifffile.imwrite(
         tmp_path / "a.tif", rng.integers(0, 255, (5, 40, 60), dtype=np.uint16), planarconfig="separate", photometric="minisblack"
@@ -151,8 +177,8 @@ def test_a_stack_that_pillow_does_not_know(tmp_path, rng):
 @pytest.mark.parametrize(("name", "factor"), [("a.png", 3), ("a.jpg", 4), ("deep.png", 3)])
 def test_a_huge_image_is_read_at_a_fraction(tmp_path, monkeypatch, name, factor):
     """Limits are lowered, so that 400 x 300 px are as 20,000 x 15,000 are."""
-    monkeypatch.setattr(read, "READ_WHOLE", 400 * 300 // 8)
-    monkeypatch.setattr(read, "BAND", 7)
+    monkeypatch.setattr(pixels, "READ_WHOLE", 400 * 300 // 8)
+    monkeypatch.setattr(pixels, "BAND", 7)
     y, x = np.mgrid[:300, :400]
     smooth = ((y + x) * 255 / 700).astype(np.uint8)
     values = smooth.astype(np.uint16) * 257 if name.startswith("deep") else np.repeat(smooth[..., None], 3, 2)
@@ -167,7 +193,7 @@ def test_pillows_limit_is_raised_and_ours_told(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     Image.new("L", (60, 40)).save(tmp_path / "a.png")
     assert only(tmp_path / "a.png").error == ""
-    monkeypatch.setattr(read, "LARGEST", 2000)
+    monkeypatch.setattr(pixels, "LARGEST", 2000)
     assert "a.png has 60 x 40 pixels, and figures are read up to" in only(tmp_path / "a.png").error
 
 
@@ -198,13 +224,53 @@ def test_folders_are_read_recursively_and_hidden_files_left_out(tmp_path, pictur
     assert [figure.source for figure in figures(tmp_path)] == ["a.png", "b/1.jpg", "b/c/2.png"]
 
 
+def test_folders_behind_links_are_read_once(tmp_path, picture):
+    home = tmp_path / "in"
+    for path in (home / "z" / "1.png", tmp_path / "elsewhere" / "2.png"):
+        path.parent.mkdir(parents=True)
+        Image.fromarray(picture).save(path)
+    for link, target in [("a", home / "z"), ("b", tmp_path / "elsewhere"), ("z/loop", home), ("z/up", home / "z")]:
+        (home / link).symlink_to(target)
+    assert [figure.source for figure in figures(home)] == ["b/2.png", "z/1.png"]
+
+
+def test_what_is_no_figure_is_counted_and_closed_folders_are_named(tmp_path, picture, monkeypatch):
+    for name in ("a.png", "b.xyz", "c/d.xyz", "notes", "shut/e.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / name, "PNG")
+    listed = os.scandir
+
+    def refusing(path):
+        if str(path) in shut:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    shut = [str(tmp_path / "shut")]
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = find(tmp_path)
+    assert [path.name for path in found.files] == ["a.png"]
+    assert found.left_out == "ignored: 2 .xyz, 1 without ending; no permission for the folders shut"
+    shut.append(str(tmp_path))
+    with pytest.raises(PermissionError):
+        find(tmp_path)
+
+
+def test_a_file_without_permission(tmp_path, picture, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "a.png"))
+
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", refused)
+    assert only(tmp_path / "a.png").error == "a.png may not be read (permission denied); change its rights."
+
+
 def test_figures_are_read_when_they_are_asked_for(tmp_path, picture):
     for number in range(3):
         Image.fromarray(picture).save(tmp_path / f"{number}.png")
     stream = figures(tmp_path)
     next(stream)
     (tmp_path / "1.png").unlink()
-    assert "cannot be read" in next(stream).error
+    assert next(stream).error == "1.png is not there any more, or is a link to nothing; get it again, or remove it."
     assert next(stream).error == ""
 
 
@@ -238,8 +304,26 @@ def test_one_damaged_image_of_a_pdf(tmp_path, picture):
     first, second, third = figures(tmp_path / "a.pdf")
     np.testing.assert_array_equal(first.image, picture)
     assert second.image is None
-    assert second.error.startswith("a.pdf, page 1, cannot be read")
+    assert second.error.startswith("a.pdf, page 1, image 2, cannot be read")
     np.testing.assert_array_equal(third.image, 255 - picture)
+
+
+def test_sixteen_bits_in_a_pdf(tmp_path, rng):
+    gray, colours = (rng.integers(0, 2**16, shape, dtype=np.uint16) for shape in ((40, 60), (40, 60, 3)))
+    write_pdf(tmp_path / "a.pdf", [[gray, colours]])
+    first, second = figures(tmp_path / "a.pdf")
+    np.testing.assert_array_equal(first.image, np.repeat(gray[..., None] >> 8, 3, 2))
+    np.testing.assert_array_equal(second.image, colours >> 8)
+
+
+def test_lab_in_a_pdf_is_told(tmp_path, picture):
+    writer = PdfWriter()
+    stored = embedded(picture)
+    stored[NameObject("/ColorSpace")] = ArrayObject([NameObject("/Lab"), DictionaryObject()])
+    objects = DictionaryObject({NameObject("/Im0"): writer._add_object(stored)})
+    writer.add_blank_page(300, 300)[NameObject("/Resources")] = DictionaryObject({NameObject("/XObject"): objects})
+    writer.write(tmp_path / "a.pdf")
+    assert only(tmp_path / "a.pdf").error == "a.pdf, page 1, image 1, has its colours in Lab, which cannot be read; save the page as PNG."
 
 
 def test_an_image_beyond_pypdfs_own_limit(tmp_path):
@@ -283,7 +367,7 @@ def test_no_figures_at_all(tmp_path):
         (tmp_path / "x", "does not exist"),
     ]:
         with pytest.raises(UserError, match=said):
-            figure_files(path)
+            find(path)
 
 
 def test_a_folder_of_the_image_sets(datasets):

@@ -72,3 +72,13 @@ def test_other_colours_are_told_before_anything_is_trained(mined, tmp_path):
     with pytest.raises(UserError, match=r"run sees 3 channels, and the images of gray have 1; set --config\.data\.color=rgb\."):
         experiment.run(c, tmp_path / "run", "the command")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["shipped", "detector"])
+def test_a_detector_is_not_fine_tuned(mined, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "detector").mkdir()
+    (tmp_path / "detector" / "detector.json").write_text("{}")
+    c = config(singles(tmp_path / "data", 20), pretrain__from_run=name)
+    with pytest.raises(UserError, match=f"{name} is a detector of compound figures, which cannot be fine-tuned; point"):
+        experiment.run(c, tmp_path / "run", "the command")

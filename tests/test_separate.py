@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -18,10 +20,12 @@ from test_figures_xycut import grid
 from medssl_jax.config import base
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.errors import UserError
-from medssl_jax.figures import detect, read, sheet
+from medssl_jax.figures import cut as cutting
+from medssl_jax.figures import detect, pixels, sheet
 from medssl_jax.figures import separate as command
 from medssl_jax.figures.boxes import iou
 from medssl_jax.figures.pools import open_pools
+from medssl_jax.figures.read import Figure
 from medssl_jax.figures.separate import Task, separate
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.style import Style
@@ -93,15 +97,19 @@ def test_what_cannot_be_cut_is_told(done):
     assert list(errors) == ["blank.png", "broken.jpg", "dot.png"]
     assert errors["blank.png"] == "blank.png is blank, so there is nothing to cut; leave it out."
     assert errors["broken.jpg"] == "broken.jpg is no image, or a damaged one; get it again, or remove it."
-    assert errors["dot.png"] == "dot.png has no panel of 32 px a side; lower --min-side to keep smaller ones."
+    assert errors["dot.png"] == "dot.png has no panel of 32 px a side that shows anything; lower --min-side to keep smaller ones."
 
 
 def test_the_sheet_shows_every_figure_and_every_error(done):
     page = (done / "index.html").read_text()
     assert len(re.findall("<figure><img[^>]*data:image/jpeg;base64,", page)) == 5
-    assert "8 figures, 16 panels: 16 look like photographs (blue), 0 like plots (orange); 3 figures could not be cut." in page
+    assert "8 figures, 16 panels: 16 like photographs, 0 like plots; 3 figures could not be cut." in page
     assert "blank.png is blank" in page
     assert "paper.pdf, page 2, image 1: 3 panels" in page
+    assert "single.png: 1 panel " in page
+    links = re.findall('href="(photographs/[^"]*)">', page)
+    assert len(links) == 16
+    assert all((done / unquote(link)).is_file() for link in links)
     assert 'src="http' not in page
 
 
@@ -124,10 +132,103 @@ def test_plots_lie_apart(tmp_path, rng):
 
 
 def test_the_same_command_again_does_nothing_twice(folder, done, monkeypatch):
-    before = tree(done)
-    monkeypatch.setattr(command, "cut", lambda *_: pytest.fail("there was nothing to cut"))
+    """But what could not be cut is tried again."""
+    before, tried, whole = tree(done), [], command.cut
+
+    def counting(task, files, find):
+        tried.extend(files)
+        return whole(task, files, find)
+
+    monkeypatch.setattr(command, "cut", counting)
     separate(Task(folder, done, "xycut"))
     assert tree(done) == before
+    assert tried == ["blank.png", "broken.jpg", "dot.png"]
+
+
+def test_a_figure_that_can_be_read_by_now_is_cut(tmp_path, rng, monkeypatch):
+    """The file is as it was; what hindered it (a package that was missing, say) is not."""
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
+    task, read = Task(tmp_path / "in", tmp_path / "out", "xycut"), cutting.figures_of
+    monkeypatch.setattr(cutting, "figures_of", lambda file, name, least: [read_none(name)] if name == "b.png" else read(file, name, least))
+    separate(task)
+    assert [bool(row["error"]) for row in rows(tmp_path / "out")] == [False, False, True]
+    monkeypatch.setattr(cutting, "figures_of", read)
+    separate(task)
+    assert [row["source"] for row in rows(tmp_path / "out") if not row["error"]] == ["a.png"] * 2 + ["b.png"] * 2
+
+
+def read_none(name):
+    return Figure(name, 1, 1, None, error=f"{name} cannot be read yet.")
+
+
+def test_lost_crops_are_cut_again(tmp_path, rng):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
+    task = Task(tmp_path / "in", tmp_path / "out", "xycut")
+    separate(task)
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / "photographs" / "b_png_2.png").unlink()
+    separate(task)
+    assert tree(tmp_path / "out") == before
+
+
+def test_names_that_are_long_or_no_text(tmp_path, rng):
+    """Two names that begin alike, too long for a crop's; one that is not UTF-8 is shown by its bytes."""
+    home, image = tmp_path / "in", grid(rng, rows=1, columns=2, side=60)[0]
+    for name in ("x" * 250 + "1.png", "x" * 250 + "2.png"):
+        save(home / name, image)
+    try:
+        (home / os.fsdecode(b"latin\xe9.png")).write_bytes((home / ("x" * 250 + "1.png")).read_bytes())
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    separate(Task(home, tmp_path / "out", "xycut"))
+    found = rows(tmp_path / "out")
+    assert [row["source"] for row in found] == [r"latin\xe9.png"] * 2 + ["x" * 250 + "1.png"] * 2 + ["x" * 250 + "2.png"] * 2
+    assert crops(tmp_path / "out") == {row["crop"] for row in found}
+    assert len({row["crop"] for row in found}) == 6
+
+
+def test_blank_panels_are_left_out(tmp_path, rng, monkeypatch):
+    image = np.full((100, 240, 3), 255, np.uint8)
+    image[5:95, 10:100] = rng.integers(60, 200, (90, 90, 1))
+    save(tmp_path / "in" / "a.png", image)
+    boxes = np.float32([[130, 5, 220, 95], [10, 5, 100, 95]]), np.float32([0.9, 0.4])
+    monkeypatch.setattr(command, "finder", lambda task: lambda images: [boxes for _ in images])
+    separate(Task(tmp_path / "in", tmp_path / "out"))
+    assert [(row["panel"], row["x0"], row["score"]) for row in rows(tmp_path / "out")] == [("1", "10", "0.4000")]
+
+
+def test_pages_are_named_and_their_like_errors_told_once(tmp_path, rng):
+    pages = [Image.fromarray(grid(rng, rows=1, columns=2, side=60)[0])] + [Image.new("L", (60, 40), 200)] * 5
+    (tmp_path / "in").mkdir()
+    pages[0].save(tmp_path / "in" / "a.tif", save_all=True, append_images=pages[1:])
+    separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "a.tif, page 1: 2 panels" in page
+    said = "a.tif, page 2, is blank, so there is nothing to cut; leave it out. The same of 4 more in a.tif."
+    assert re.findall("<li>(.*?)</li>", page) == [said]
+    assert [row["error"].split(" is ")[0] for row in rows(tmp_path / "out")[2:]] == [f"a.tif, page {n}," for n in range(2, 7)]
+
+
+def test_what_was_ignored_is_told(tmp_path, rng, capsys):
+    save(tmp_path / "in" / "a.png", grid(rng, rows=1, columns=2, side=60)[0])
+    (tmp_path / "in" / "b.xyz").write_text("")
+    separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
+    assert "1 figure, 1 of them cut: 2 panels in" in (said := capsys.readouterr().err)
+    assert said.endswith("; ignored: 1 .xyz\n")
+    assert "Ignored: 1 .xyz." in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_table_that_is_damaged(tmp_path, rng):
+    save(tmp_path / "in" / "a.png", grid(rng, rows=1, columns=2, side=60)[0])
+    task = Task(tmp_path / "in", tmp_path / "out", "xycut")
+    separate(task)
+    table = tmp_path / "out" / "parts" / "1-of-1.csv"
+    for damage in (b"\xff\xfe", table.read_bytes().rsplit(b",", 3)[0] + b"\n"):
+        table.write_bytes(damage)
+        with pytest.raises(UserError, match=r"1-of-1.csv is damaged, or no table of separated panels; remove it and start"):
+            separate(task)
 
 
 def test_a_stopped_run_continues(folder, done, tmp_path, monkeypatch):
@@ -260,7 +361,7 @@ def test_the_detector_of_the_package_parts_what_touches(tmp_path):
 
 
 def test_boxes_of_a_huge_figure_are_in_its_own_pixels(tmp_path, rng, monkeypatch):
-    monkeypatch.setattr(read, "READ_WHOLE", 400 * 400)
+    monkeypatch.setattr(pixels, "READ_WHOLE", 400 * 400)
     image, boxes = grid(rng, rows=2, columns=2, side=360, gap=40, margin=20)
     save(tmp_path / "a.png", image)
     separate(Task(tmp_path / "a.png", tmp_path / "out", "xycut"))
@@ -276,7 +377,7 @@ def test_many_figures_fill_several_pages(tmp_path, rng, monkeypatch):
         save(tmp_path / "in" / f"{number}.png", grid(rng, rows=1, columns=2, side=40)[0])
     separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
     first, second = (tmp_path / "out" / "index.html").read_text(), (tmp_path / "out" / "index-2.html").read_text()
-    assert re.findall(r"(\d)\.png: 2 panels</figcaption>", first + second) == ["0", "2", "4", "6", "8"]
+    assert re.findall(r"(\d)\.png: 2 panels <a", first + second) == ["0", "2", "4", "6", "8"]
     assert '<a href="index-2.html">2</a>' in first
     assert "5 of the figures are shown" in first
 
@@ -333,6 +434,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
     (tmp_path / "file").write_text("")
     for out, said in [
         (folder / "panels", "lies in the folder of the figures"),
+        (folder / "sub" / "new" / "panels", "lies in the folder of the figures"),
         (tmp_path / "file", "is a file; choose a folder"),
         (tmp_path, "holds files but no separated figures"),
     ]:
@@ -341,7 +443,7 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
 
 
 def test_no_figure_at_all_could_be_cut(folder, tmp_path):
-    with pytest.raises(UserError, match=r"none of the 1 figures of .*broken.jpg could be cut; the first: broken.jpg is no image"):
+    with pytest.raises(UserError, match=r"nothing could be cut out of 1 figure of .*broken.jpg; the first: broken.jpg is no image"):
         separate(Task(folder / "broken.jpg", tmp_path / "out", "xycut"))
     assert rows(tmp_path / "out")[0]["error"]
 
@@ -365,7 +467,7 @@ def test_the_command(folder, done, tmp_path):
     result = call(f"--figures={folder}", f"--out={tmp_path / 'out'}", "--method=xycut")
     assert result.returncode == 0, result.stderr
     assert "separate: 8/8 files" in result.stderr
-    assert f"8 figures, of which 5 were cut: 16 panels in {tmp_path / 'out' / 'photographs'} and 0 panels" in result.stderr
+    assert f"8 figures, 5 of them cut: 16 panels in {tmp_path / 'out' / 'photographs'} and 0 panels" in result.stderr
     assert tree(tmp_path / "out") == tree(done)
 
 
@@ -375,6 +477,8 @@ def test_the_command(folder, done, tmp_path):
         (["--out=x"], "--figures is missing"),
         (["--figures=/nowhere", "--out=x", "--method=xycut"], "/nowhere does not exist"),
         (["--figures=/nowhere", "--out=x", "--method=magic"], "should be one of"),
+        (["--figures=/nowhere", "--out=x", "--run="], "--run is empty; name a finished run"),
+        (["--figures=/nowhere", "--out=x", "--run=shipped"], "/nowhere does not exist"),
     ],
 )
 def test_mistakes_are_told(flags, said):

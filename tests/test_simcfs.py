@@ -352,6 +352,13 @@ def test_one_image_cannot_be_held_out(folders, tmp_path):
         open_pools(c.data)
 
 
+def test_commas_alone_name_no_folder():
+    c = config()
+    c.data.path = " , "
+    with pytest.raises(UserError, match="names no folder; give one, or several"):
+        open_pools(c.data)
+
+
 class Leave(StopRequest):
     """Asks to stop after so many looks."""
 

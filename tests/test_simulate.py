@@ -49,6 +49,35 @@ def test_the_command_writes_figures_with_their_boxes(images, tmp_path):
             assert 0 <= y0 < y1 <= height
 
 
+def test_a_stopped_command_continues(images, tmp_path):
+    """Two figures and the end of the table are lost, and half a figure is left."""
+    out = tmp_path / "out"
+    assert simulate(images, out).returncode == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "figure_0_000001.png").unlink()
+    (out / "figure_0_000004.png").rename(out / "figure_0_000004.png.partial")
+    (out / "panels.csv").write_bytes(before["panels.csv"][:-9])
+    kept = (out / "figure_0_000002.png").stat().st_mtime_ns
+    assert simulate(images, out).returncode == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert (out / "figure_0_000002.png").stat().st_mtime_ns == kept
+    said = sentence(simulate(images, out, "--style=margin=0.5"))
+    assert said.endswith("holds figures of style.margin=0.6, and it is 0.5 here; choose another --out.")
+
+
+def test_gray_and_colour_become_colour_without_advice_that_cannot_be_followed(images, tmp_path):
+    for name, shape in (("gray", (60, 80)), ("colour", (60, 80, 3))):
+        Image.fromarray(np.full(shape, 90, np.uint8)).save(tmp_path / f"{name}.png")
+    result = simulate(tmp_path, tmp_path.parent / f"{tmp_path.name}_out")
+    assert result.returncode == 0, result.stderr
+    assert "1 gray images are read as RGB because 1 others are RGB" in result.stderr
+    assert "--config" not in result.stderr
+
+
+def test_no_folder_at_all(tmp_path):
+    assert "--images=, names no folder" in sentence(simulate(",", tmp_path / "out"))
+
+
 @pytest.mark.parametrize(("name", "said"), [("nowhere", "is no folder"), ("empty", "holds no image")])
 def test_images_that_are_not_there(tmp_path, name, said):
     (tmp_path / "empty").mkdir()

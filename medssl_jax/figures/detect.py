@@ -54,7 +54,7 @@ class Detector:
         about = run / ABOUT
         if not about.exists():
             raise UserError(f"{run} holds no trained detector (no {ABOUT}); give the --workdir of a finished run of configs/simcfs.py.")
-        told = read_json(about, dict, "train again in another --workdir")
+        told = _told(about)
         checkpoint.check_inventory(run / WEIGHTS, told.pop("files"))
         place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return cls(jax.device_get(checkpoint.load_tree(run / WEIGHTS, place)), **told)
@@ -124,6 +124,16 @@ def keep(run: Path, found: Detector) -> None:
 def export(run: Path, path: Path) -> None:
     """Write the detector of a run directory as one .npz of float16, as it is shipped. Raises UserError where there is none."""
     Detector.load(run).save(path)
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """What a run directory says of its detector, with its files. Raises UserError where that is not all of it."""
+    remedy = "train again in another --workdir"
+    found = read_json(path, dict, remedy)
+    kinds: dict[str, Any] = {"width": int, "blocks": int, "size": int, "threshold": (int, float), "files": dict}
+    if found.keys() != kinds.keys() or not all(isinstance(found[name], kind) for name, kind in kinds.items()):
+        raise UserError(f"{path} does not describe a detector as this version writes it (damaged, or of another version); {remedy}.")
+    return found
 
 
 def _read(path: Path) -> Detector:

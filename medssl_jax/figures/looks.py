@@ -16,7 +16,7 @@ MUCH_PAPER = 0.1  # share of a panel
 STEP, SMALL, HARD = 2, 32, 48  # of 255: smaller ones are none; up to the second they are of an image, above the third of a drawing
 DRAWN = 0.25  # share of hard steps that makes a plot
 DRAWN_ON_PAPER = 0.1  # the same on much paper
-SEEN_AT_ALL = 42  # of 255, from the ground: what a figure must show anywhere so that it is not blank
+SEEN_AT_ALL = 24  # of 255, from the ground: what must be seen anywhere so that nothing is blank; dim fluorescence shows little more
 GRID = 100  # pixels along each side that tell the ground
 SPECKS = 2e-4  # share of a blank page that dust may cover
 
@@ -33,13 +33,19 @@ def looks(image: np.ndarray) -> str:
 
 
 def is_blank(image: np.ndarray) -> bool:
-    """Whether a figure uint8 [H, W, 3] shows nothing but its ground, give or take some dust."""
+    """Whether a figure or panel uint8 [H, W, 3] shows nothing but its ground, give or take some dust."""
     sparse = image[:: max(1, image.shape[0] // GRID), :: max(1, image.shape[1] // GRID)]
-    seen = np.zeros(image.shape[:2], bool)
-    for channel, middle in enumerate(np.median(sparse, axis=(0, 1))):
-        low, high = max(0, int(middle) - SEEN_AT_ALL), min(255, int(middle) + SEEN_AT_ALL)
-        seen |= (image[:, :, channel] < low) | (image[:, :, channel] > high)
-    return float(seen.mean()) <= SPECKS
+    ground = np.median(sparse, axis=(0, 1)).astype(int)
+    dust = SPECKS * image.shape[0] * image.shape[1]
+    return _off(sparse, ground) <= dust and _off(image, ground) <= dust  # some of the pixels mostly tell enough
+
+
+def _off(pixels: np.ndarray, ground: np.ndarray) -> int:
+    """How many pixels [H, W, 3] are far from the ground [3] in any channel."""
+    seen = np.zeros(pixels.shape[:2], bool)
+    for channel, middle in enumerate(ground.tolist()):
+        seen |= (pixels[:, :, channel] < max(0, middle - SEEN_AT_ALL)) | (pixels[:, :, channel] > min(255, middle + SEEN_AT_ALL))
+    return int(seen.sum())
 
 
 def _steps(channels: np.ndarray, paper: np.ndarray, axis: int) -> np.ndarray:

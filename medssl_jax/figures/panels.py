@@ -82,6 +82,14 @@ def current(lines: Iterable[Row], stamps: Mapping[str, str]) -> tuple[list[Row],
     return kept, old
 
 
+def settled(lines: Iterable[Row], stamps: Mapping[str, str], out: Path) -> tuple[list[Row], list[Row]]:
+    """The lines of the sources that need no work, and those of others: as `current`, and where a figure could not be cut (what hindered it
+    may be gone by now), or a crop is no longer in `out`."""
+    kept, old = current(lines, stamps)
+    again = {one["source"] for one in kept if one["error"] or not (out / one["crop"]).exists()}
+    return [one for one in kept if one["source"] not in again], old + [one for one in kept if one["source"] in again]
+
+
 def write_lines(path: Path, lines: Iterable[Row], mark: str = "new") -> None:
     """Write a panels.csv whole or not at all; `mark` sets the unfinished file apart from those of other processes."""
     partial = path.with_name(f"{path.name}.{mark}")
@@ -90,12 +98,16 @@ def write_lines(path: Path, lines: Iterable[Row], mark: str = "new") -> None:
 
 
 def read_lines(path: Path) -> list[Row]:
-    """The lines of a panels.csv; one that was cut short at the end is left out. Raises UserError for another kind of table."""
-    text = path.read_text(encoding="utf-8")
-    table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-    lines = list(table)
-    if tuple(table.fieldnames or ()) != ROW:
-        raise UserError(f"{path} is no table of separated panels; remove it and start the same command again.")
+    """The lines of a panels.csv; one that was cut short at the end is left out. Raises UserError for damage, and another kind of table."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+        lines = list(table)
+        whole = tuple(table.fieldnames or ()) == ROW and not any(None in one.values() for one in lines)
+    except (UnicodeDecodeError, csv.Error):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged, or no table of separated panels; remove it and start the same command again.")
     return lines
 
 

@@ -31,10 +31,13 @@ def open_pools(data: ConfigDict) -> Pools:
 
     The training images of every folder train, and its validation images are held out; where it has none, a share `val_fraction` of the
     training images, at least one. Test images are left alone. Of one folder the classes are its labels, where it has any; of several,
-    each folder's own, or the folder itself. Raises UserError as `open_dataset` does, and where no image could be held out.
+    each folder's own, or the folder itself. Raises UserError as `open_dataset` does, where
+    `path` holds commas alone, and where no image could be held out.
     """
-    paths = [path.strip() for path in data.path.split(",") if path.strip()] or [""]
-    opened = [_open(data, path) for path in paths]
+    paths = [path.strip() for path in data.path.split(",") if path.strip()]
+    if data.path and not paths:
+        raise UserError(f"config.data.path={data.path!r} names no folder; give one, or several, separated by commas.")
+    opened = [_open(data, path) for path in paths or [""]]
     parts = [_divide(dataset, data) for dataset in opened]
     train, held_out = (Joined([part[which] for part in parts]) for which in (0, 1))
     if not len(held_out):

@@ -7,12 +7,15 @@ import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from medssl_jax.figures.looks import PHOTOGRAPH, PLOT
+from medssl_jax.figures.read import where
 from medssl_jax.report import style
+from medssl_jax.report.words import counted
 
 SIDE = 260  # px of a thumbnail's longer side
 INK = {PHOTOGRAPH: (0, 110, 220), PLOT: (230, 120, 0)}
@@ -25,6 +28,11 @@ GRID = (
     ".grid figcaption { overflow-wrap: anywhere; font-size: .78rem; } body { max-width: 90rem; }</style>"
 )
 
+COLOURS = {kind: f"rgb{ink}" for kind, ink in INK.items()}
+LEGEND = "<p class=soft>{}; numbers as in panels.csv, each a link to its crop.</p>".format(
+    ", ".join(f'<b style="color: {colour}">&#9633;</b> {kind}' for kind, colour in COLOURS.items())
+)
+
 Row = Mapping[str, str]
 Key = tuple[str, str, str]  # source, page, number of the figure on it
 
@@ -35,13 +43,15 @@ def key_of(row: Row) -> Key:
 
 
 def thumbnail(image: np.ndarray, boxes: np.ndarray, kinds: Sequence[str]) -> Image.Image:
-    """A figure uint8 [H, W, 3] at 260 px at most, its panels [N, 4] outlined: blue for photographs, orange for plots."""
+    """A figure uint8 [H, W, 3] at 260 px at most, its panels [N, 4] outlined and numbered: blue for photographs, orange for plots."""
     factor = max(1, max(image.shape[:2]) // (2 * SIDE))
     small = Image.fromarray(image).reduce(factor)
     small.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
     draw, scale = ImageDraw.Draw(small), small.width / image.shape[1]
-    for (x0, y0, x1, y1), kind in zip(boxes * scale, kinds, strict=True):
+    for number, ((x0, y0, x1, y1), kind) in enumerate(zip(boxes * scale, kinds, strict=True), 1):
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=INK[kind], width=2)
+        draw.rectangle(draw.textbbox((x0 + 3, y0 + 2), str(number)), fill=INK[kind], outline=INK[kind], width=2)
+        draw.text((x0 + 3, y0 + 2), str(number), fill="white")
     return small
 
 
@@ -51,7 +61,7 @@ def save_thumbnail(path: Path, picture: Image.Image) -> None:
     picture.save(path, "JPEG", quality=QUALITY)
 
 
-def write_sheet(out: Path, rows: Sequence[Row], thumbnails: Mapping[Key, Path], mark: str) -> Path:
+def write_sheet(out: Path, rows: Sequence[Row], thumbnails: Mapping[Key, Path], mark: str, left_out: str = "") -> Path:
     """Write index.html, and index-2.html and so on where there are many figures.
 
     Args:
@@ -59,6 +69,7 @@ def write_sheet(out: Path, rows: Sequence[Row], thumbnails: Mapping[Key, Path], 
       rows: lines of panels.csv, those of a figure one after the other.
       thumbnails: the thumbnail of each figure (source, page, figure) that was cut.
       mark: ends the names of unfinished files, which nobody else may use at the same time.
+      left_out: what was no figure, in words.
 
     Returns:
       The path of index.html.
@@ -67,10 +78,10 @@ def write_sheet(out: Path, rows: Sequence[Row], thumbnails: Mapping[Key, Path], 
     cut = [(thumbnails[key], own) for key, own in figures if key in thumbnails]
     shown = cut if len(cut) <= MOST else [cut[i * len(cut) // MOST] for i in range(MOST)]
     pages = [shown[i : i + ON_PAGE] for i in range(0, len(shown), ON_PAGE)] or [[]]
-    told = _summary(rows, len(figures), len(cut), len(shown))
-    errors = [row["error"] for row in rows if row["error"]]
+    told = _summary(rows, len(figures), len(cut), len(shown)) + (f" {left_out[0].upper()}{left_out[1:]}." if left_out else "")
+    errors = _grouped([row for row in rows if row["error"]])
     for number, page in enumerate(pages, 1):
-        parts = [GRID, "<h1>Separated figures</h1>", style.paragraph(told, "facts"), _links(number, len(pages)), _grid(page)]
+        parts = [GRID, "<h1>Separated figures</h1>", style.paragraph(told, "facts"), LEGEND, _links(number, len(pages)), _grid(page)]
         parts += [_errors(errors)] if number == 1 else []
         path = out / _name(number)
         partial = path.with_name(f"{path.name}.{mark}.partial")
@@ -84,8 +95,8 @@ def _summary(rows: Sequence[Row], figures: int, cut: int, shown: int) -> str:
     plots = panels.count(PLOT)
     some = f" {shown} of the figures are shown, at equal distances." if shown < cut else ""
     return (
-        f"{figures} figures, {len(panels)} panels: {len(panels) - plots} look like photographs (blue), {plots} like plots (orange); "
-        f"{figures - cut} figures could not be cut.{some}"
+        f"{counted(figures, 'figure')}, {counted(len(panels), 'panel')}: {len(panels) - plots} like photographs, {plots} like plots; "
+        f"{counted(figures - cut, 'figure')} could not be cut.{some}"
     )
 
 
@@ -104,11 +115,20 @@ def _grid(figures: Sequence[tuple[Path, list[Row]]]) -> str:
 
 def _figure(path: Path, rows: list[Row]) -> str:
     first = rows[0]
-    where = first["source"] + (f", page {first['page']}, image {first['figure']}" if first["source"].lower().endswith(".pdf") else "")
-    caption = f"{where}: {len(rows)} panel{'s' * (len(rows) != 1)}"
+    caption = f"{where(first['source'], first['page'], first['figure'])}: {counted(len(rows), 'panel')}"
+    links = " ".join(f'<a href="{quote(row["crop"])}">{row["panel"]}</a>' for row in rows)
     data = base64.b64encode(path.read_bytes()).decode() if path.exists() else ""
     image = f'<img alt="{escape(caption)}" loading="lazy" src="data:image/jpeg;base64,{data}">' if data else ""
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f"<figure>{image}<figcaption>{escape(caption)} {links}</figcaption></figure>"
+
+
+def _grouped(rows: Sequence[Row]) -> list[str]:
+    """What could not be cut and why, a sentence for each file and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        reason = row["error"].removeprefix(where(*key_of(row))).removeprefix(row["source"])
+        groups.setdefault((row["source"], reason), []).append(row["error"])
+    return [same[0] + (f" The same of {len(same) - 1} more in {source}." if len(same) > 1 else "") for (source, _), same in groups.items()]
 
 
 def _errors(sentences: list[str]) -> str:

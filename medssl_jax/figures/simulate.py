@@ -55,6 +55,10 @@ class Figures:
         """What is decided of figure `index` before it is drawn."""
         return make_plan(self._rng(index), self.singles, self.style)
 
+    def name(self, index: int) -> str:
+        """The id of figure `index`."""
+        return f"figure_{self.seed}_{index:06d}"
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = self._rng(index)
         plan = make_plan(rng, self.singles, self.style)
@@ -68,7 +72,7 @@ class Figures:
             "boxes": tight,
             "cells": cells,
             "kinds": list(plan.kinds),
-            "id": f"figure_{self.seed}_{index:06d}",
+            "id": self.name(index),
         }
 
     def _rng(self, index: int) -> Rng:

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from medssl_jax.config import SHIPPED
 from medssl_jax.data.dataset import Source
 from medssl_jax.data.stream import example_batches, sub_seed
 from medssl_jax.errors import UserError
@@ -35,7 +36,6 @@ from medssl_jax.train.loop import Plan, StopRequest, train
 from medssl_jax.train.state import State, fresh_state, init_state
 from medssl_jax.train.step import make_step
 
-SHIPPED = "shipped"  # config.pretrain.from: the detector that comes with the package
 PHASE = "detector"  # in metrics.jsonl
 LARGEST_EPOCH = 2**20  # figures, before they come again in another order
 

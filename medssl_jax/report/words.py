@@ -72,6 +72,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def counted(count: int, thing: str) -> str:
+    """(1, 'figure') -> '1 figure'; (2, 'figure') -> '2 figures'."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
 def signed(value: float) -> str:
     """A difference with its sign, e.g. '+0.051'."""
     return f"{value:+.3f}"
