@@ -53,6 +53,7 @@ def test_an_error_without_a_file_is_none_of_the_users(monkeypatch):
 
 @pytest.mark.parametrize(("sent", "code", "by"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "the keyboard")])
 def test_a_stopped_command_says_so(capsys, sent, code, by):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background of a shell ignores it
     before = signal.getsignal(signal.SIGTERM)
     assert cli.execute(lambda: os.kill(os.getpid(), sent), ["command"]) == code
     assert capsys.readouterr().err == f"error: stopped by {by}; start the same command again: it keeps what was finished.\n"

@@ -119,7 +119,7 @@ def test_one_of_two_is_stopped_then_killed_and_the_same_command_ends_with_the_sa
     victim.send_signal(signal.SIGTERM)
     for process in finished(shell.ended(survivor, victim)):
         assert "Traceback" not in process.stderr
-    (step,) = checkpoints(path)
+    step = max(checkpoints(path))
     assert 0 < step < STEPS
 
     survivor, victim = start(path, *LONGER, processes=2)
