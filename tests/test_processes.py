@@ -129,7 +129,7 @@ def test_one_of_two_is_stopped_then_killed_and_the_same_command_ends_with_the_sa
     assert f"Continuing the pretraining at step {step} of {STEPS}" in cut_off.stderr
     assert cut_off.returncode != 0
     assert cut_off.stderr.splitlines()[-1].startswith("error: this process cannot go on, most likely because another process")
-    assert step < max(checkpoints(path)) < STEPS
+    assert step <= max(checkpoints(path)) < STEPS  # the next one may not have been written whole
 
     finished(run(path, *LONGER, processes=2))
     assert losses(path)[STEPS] == losses(whole)[STEPS]
