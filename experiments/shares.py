@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-from collections.abc import Iterator
 from pathlib import Path
 
+from medssl_jax import machine
 from medssl_jax.errors import UserError
 
 LEFT_OUT = 1  # exit code where something could not be run
@@ -20,12 +19,6 @@ def share(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-@contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the lock at `path`. Raises UserError where another process of this machine holds it."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError("another process is at it; start the same command again once that is done.") from error
-        yield
+    return machine.alone(path, "another process is at it; start the same command again once that is done.")

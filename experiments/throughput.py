@@ -141,10 +141,7 @@ def _compiled(step: Any, *arguments: Any) -> tuple[Step, dict[str, Any]]:
 
 
 def _timed(step: Step, state: State, batches: Iterator[Any], steps: int, images: int) -> tuple[dict[str, float], State]:
-    """Milliseconds of a step that is waited for, images a second of steps that follow one another, and the share of time without a batch.
-
-    The numbers of a step are fetched while the next one runs, as the training loop does.
-    """
+    """Milliseconds of a step that is waited for, images a second of steps in a row, and the share of time without a batch."""
     for _ in range(WARM_UP):
         state, logs = step(state, next(batches))
     jax.block_until_ready(logs)

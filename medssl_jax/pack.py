@@ -29,7 +29,7 @@ VERIFY = flags.DEFINE_bool("verify", False, "Pack nothing; compare every byte of
 
 def main() -> None:
     """Pack the data set of the config into --out, or verify what lies there."""
-    out = _out()
+    out = Path(cli.required(OUT)).expanduser()
     if VERIFY.value:
         found = packed.verify(out)
         say(f"{out} is whole: {len(found.items)} images in {len(found.shards)} shards, every byte as its checksum says.")
@@ -53,12 +53,6 @@ def _summary(out: Path, written: int) -> str:
     size = sum(shard.bytes for shard in found.shards) / 1e9
     what = f"{len(found.items)} images in {len(found.shards)} shards, {size:.2f} GB"
     return f"{out}: {what}, {written} of them written now; read it with --config.data.path={out}"
-
-
-def _out() -> Path:
-    if not OUT.value:
-        raise UserError(f"--out is missing: {flags.FLAGS['out'].help}")
-    return Path(OUT.value).expanduser()
 
 
 def _check_outside(out: Path, config: ConfigDict) -> None:

@@ -21,7 +21,7 @@ from medssl_jax.data import layout
 from medssl_jax.data.sources import Source, open_dataset
 from medssl_jax.errors import UserError
 from medssl_jax.figures.album import Album
-from medssl_jax.figures.pools import Joined
+from medssl_jax.figures.pools import Joined, listed
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.singles import ByFolder
 from medssl_jax.figures.style import changed_style
@@ -86,7 +86,7 @@ def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
 
 def _folders(paths: str) -> list[str]:
     """The folders of a list with commas. Raises UserError where it names none."""
-    folders = [path.strip() for path in paths.split(",") if path.strip()]
+    folders = listed(paths)
     if not folders:
         raise UserError(f"--images={paths} names no folder; give the folder of the single images, or several, separated by commas.")
     return folders

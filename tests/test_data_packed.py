@@ -16,6 +16,7 @@ import tiny
 from PIL import Image
 from test_data_sources import medmnist, prepared
 
+from medssl_jax import machine
 from medssl_jax.config import base
 from medssl_jax.data import packed, packing, shards
 from medssl_jax.data.collection import Item, Opened
@@ -430,3 +431,13 @@ def test_a_run_on_a_packed_set_has_the_same_results(tmp_path):
         pretrained = json.loads((workdir / "pretrained.json").read_text())
         found.append((json.loads((workdir / "results.json").read_text()), pretrained["pool"]))
     assert found[0] == found[1]
+
+
+def test_two_processes_at_one_folder(tmp_path):
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "set" / "a.png")
+    job = packing.Job(open_stored(options(tmp_path / "set")), tmp_path / "out")
+    with machine.alone(tmp_path / "out" / packing.LOCK, ""), pytest.raises(UserError, match="another process packs into --out="):
+        packing.pack(job)
+    assert packing.pack(job) == 1
+    assert packing.LOCK not in {path.name for path in (tmp_path / "out").iterdir()}

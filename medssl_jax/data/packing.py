@@ -20,8 +20,10 @@ from medssl_jax.data.collection import Opened
 from medssl_jax.data.formats import Probe
 from medssl_jax.data.shards import Shard
 from medssl_jax.errors import UserError
+from medssl_jax.machine import alone
 
 R = TypeVar("R")
+LOCK = "lock.partial"  # in the folder of the packed set, while it is written
 AHEAD = 2  # images a thread reads before they are written
 GIGA = 10**9
 
@@ -42,15 +44,33 @@ def pack(job: Job, progress: Callable[[int, int], None] | None = None) -> int:
     """Write the set, or what an interrupted call left to write, and return the number of shards written.
 
     The bytes depend on the images and on the options but for `threads`; shards of an earlier call are kept where their checksum is right.
-    `progress(done, total)` is told the number of images. Raises UserError where `out` holds something else, where the disk is too small,
-    for an image that cannot be read unless it may be skipped; OSError where the disk is full.
+    `progress(done, total)` is told the number of images. Raises UserError where `out` holds something else or another process packs there,
+    where the disk is too small, for an image that cannot be read unless it may be skipped; OSError where the disk is full.
     """
+    if job.out.is_file():
+        raise UserError(f"--out={job.out} is a file; name a new or an empty folder.")
+    new = not job.out.exists()
+    with alone(job.out / LOCK, f"another process packs into --out={job.out}; wait for it, or name another folder."):
+        try:
+            return _pack(job, progress)
+        finally:
+            (job.out / LOCK).unlink()
+            if new:
+                _leave_nothing(job.out)
+
+
+def _leave_nothing(out: Path) -> None:
+    """Remove the folder of a set that was refused before its first word."""
+    with contextlib.suppress(OSError):
+        out.rmdir()
+
+
+def _pack(job: Job, progress: Callable[[int, int], None] | None) -> int:
     ranges = list(shards.divide(job.opened.collection.items, job.shard_bytes))
     plan = index.Plan.of(job.opened, job.compression, len(ranges))
     kept = _finished(job, plan)
     left = [number for number in range(len(ranges)) if number not in kept]
     _check_space(job, [ranges[number] for number in left])
-    job.out.mkdir(parents=True, exist_ok=True)
     count = _Count(len(job.opened.collection.items), sum(len(ranges[number]) for number in kept), progress)
     index.write_unfinished(job.out, plan, list(kept.values()))
     with ThreadPoolExecutor(job.threads) as pool:
@@ -82,8 +102,6 @@ def _finished(job: Job, plan: index.Plan) -> dict[int, Shard]:
     Raises UserError where `out` is not for this plan.
     """
     out = job.out
-    if out.is_file():
-        raise UserError(f"--out={out} is a file; name a new or an empty folder.")
     there = [out / name for name in (index.INDEX, index.UNFINISHED) if (out / name).exists()]
     if not there:
         if out.is_dir() and any(path.suffix != ".partial" for path in out.iterdir()):  # what was cut short at its first word is nothing

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import fcntl
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from medssl_jax.errors import UserError
 from medssl_jax.figures.clef import BOX
+from medssl_jax.machine import alone
 
 FIGURE = ("source", "page", "figure")
 ROW = (*FIGURE, "panel", *BOX, "score", "width", "height", "looks", "crop", "error", "stamp")
@@ -44,16 +44,10 @@ class Part:
         self.finished = folder / f"{number}-of-{count}.csv"
         self.unfinished = self.finished.with_suffix(".csv.partial")
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes from this part meanwhile. Raises UserError where one is at it."""
-        self.finished.parent.mkdir(parents=True, exist_ok=True)
-        with self.finished.with_suffix(".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"another process writes {self.finished}; wait for it, or give this one another --shard.") from error
-            yield
+        otherwise = f"another process writes {self.finished}; wait for it, or give this one another --shard."
+        return alone(self.finished.with_suffix(".lock"), otherwise)
 
     def lines(self) -> list[Row]:
         """What there is. Of an unfinished part the last source is left out: its lines may not all be there."""

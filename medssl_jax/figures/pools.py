@@ -34,7 +34,7 @@ def open_pools(data: ConfigDict) -> Pools:
     each folder's own, or the folder itself. Raises UserError as `open_dataset` does, where
     `path` holds commas alone, and where no image could be held out.
     """
-    paths = [path.strip() for path in data.path.split(",") if path.strip()]
+    paths = listed(data.path)
     if data.path and not paths:
         raise UserError(f"config.data.path={data.path!r} names no folder; give one, or several, separated by commas.")
     opened = [_open(data, path) for path in paths or [""]]
@@ -64,6 +64,11 @@ def _divide(dataset: Dataset, data: ConfigDict) -> tuple[Source, Source]:
     if dataset.name == "sample":
         return _Squares(Unlabelled(train), CUT), _Squares(Unlabelled(held_out), CUT)
     return (train, held_out) if dataset.task == "classification" else (Unlabelled(train), Unlabelled(held_out))
+
+
+def listed(paths: str) -> list[str]:
+    """The folders of a list with commas."""
+    return [path.strip() for path in paths.split(",") if path.strip()]
 
 
 class Joined:
