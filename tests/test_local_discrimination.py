@@ -83,14 +83,14 @@ def test_the_terms_against_the_losses():
     """Each term from its parts by hand, over one pass of all views and mixtures."""
     method, params, carried, views = started(same_crop=True)
     _, (_, logs) = method.loss(params, carried, views, jnp.int32(0))
-    share = views["share"][:2, None, None, None]
-    mixed = share * views["first"][:2] + (1 - share) * views["first"][2:]
+    share = views["share"][::2, None, None, None]
+    mixed = share * views["first"][::2] + (1 - share) * views["first"][1::2]  # neighbours
     vectors, shares, _ = method.maps(params, carried["stats"], jnp.concatenate([views["first"], views["second"], mixed]))
 
     def pooled(x):
         return np.asarray(losses.unit(jnp.asarray(np.asarray(x).reshape(-1, CELLS, SIZE // CELLS, CELLS, SIZE // CELLS, 4).mean((2, 4)))))
 
-    one, two, three = (pooled(vectors[cut]) for cut in (slice(0, 2), slice(2, 4), slice(8, 10)))
+    one, two, three = (pooled(vectors[cut]) for cut in (slice(0, 4, 2), slice(1, 4, 2), slice(8, 10)))
     target = np.asarray(share) * one + (1 - np.asarray(share)) * two
     rows = np.concatenate([three.reshape(-1, 4), target.reshape(-1, 4)])
     assert logs["mixup"] == pytest.approx(float(losses.patch_discrimination(rows, 0.1)), rel=1e-3)
@@ -116,6 +116,14 @@ def test_same_places_of_other_images_are_left_out():
 def test_cells_that_do_not_divide_the_crop():
     with pytest.raises(UserError, match=r"views\.size=20 cannot be cut into config\.method\.cells=3"):
         built(cells=3)
+
+
+def test_images_that_cannot_be_mixed_two_by_two():
+    c = tiny.shrink(tiny.config("local_discrimination"))
+    for batch, accumulate in ((7, 1), (6, 2)):
+        c.pretrain.update({"batch": batch, "accumulate": accumulate})
+        with pytest.raises(UserError, match=rf"two by two, and config\.pretrain\.batch={batch} in .*\.accumulate={accumulate} part"):
+            methods.build(c, tiny.CHANNELS, "brightfield")
 
 
 def test_more_clusters_than_the_vectors_hold():

@@ -60,7 +60,7 @@ def test_both_players_are_seen_through_the_field_of_view():
     np.testing.assert_allclose(views["shapes"], inside, atol=1e-6)
     _, (_, logs) = method.loss(params, carried, views, LATE)
     _, clusters, _ = method.learn(params, carried, views, LATE)
-    drawn = clusters[..., 0] * np.concatenate([inside[:, 0], inside[:, 1]])[..., 0]
+    drawn = clusters[..., 0] * inside.reshape(-1, *inside.shape[2:])[..., 0]
     assert logs["guided_share"] == pytest.approx(float(drawn.mean()), rel=1e-4)
 
 
@@ -78,7 +78,7 @@ def test_the_loss_is_local_discriminations_and_two_cross_entropies(started):
     assert logs["fooled"] == pytest.approx(fooled, rel=1e-4)
     assert logs["told"] == pytest.approx(told, rel=1e-4)
     assert logs["discriminator_accuracy"] == pytest.approx(((real > 0).sum() + (drawn < 0).sum()) / (len(real) + len(drawn)))
-    clean = jnp.concatenate([views["clean"][:, 0], views["clean"][:, 1]])
+    clean = views["clean"].reshape(-1, *views["clean"].shape[2:])
     unfit = losses.local_fit(clean, clusters[..., :1], jnp.ones_like(clean[..., :1]), 8.0)
     assert logs["unfit"] == pytest.approx(float(unfit), rel=1e-4)
     assert float(loss) == pytest.approx(float(local) + fooled + told + 0.3 * float(logs["unfit"]), rel=1e-4)
@@ -103,7 +103,7 @@ def test_each_player_holds_the_other(started):
     def network(p):
         loss, clusters, _ = method.learn(p, carried, views, LATE)
         scores = method.discriminator.apply(params["discriminator"], {}, clusters[..., :1], train=True)[0]
-        clean = jnp.concatenate([views["clean"][:, 0], views["clean"][:, 1]])
+        clean = views["clean"].reshape(-1, *views["clean"].shape[2:])
         unfit = losses.local_fit(clean, clusters[..., :1], jnp.ones_like(clean[..., :1]), 8.0)
         return loss + jnp.log1p(jnp.exp(-scores)).mean() + 0.3 * unfit
 

@@ -104,7 +104,12 @@ def _shape_guided(config: ConfigDict, backbone: Backbone, views: Recipe, channel
 
 def _local_options(config: ConfigDict, views: Recipe) -> dict[str, Any]:
     """What Local Discrimination takes, guided or not."""
-    m = config.method
+    m, p = config.method, config.pretrain
+    if p.batch // p.accumulate % 2:
+        raise UserError(
+            f"Local Discrimination mixes images two by two, and config.pretrain.batch={p.batch} in "
+            f"config.pretrain.accumulate={p.accumulate} part(s) leaves one over; set an even number of images a part."
+        )
     if config.views.size % m.cells:
         raise UserError(
             f"config.views.size={config.views.size} cannot be cut into config.method.cells={m.cells} a side; set a divisor of it."

@@ -14,6 +14,7 @@ from medssl_jax.methods import base
 from medssl_jax.models import Backbone, Network
 
 VIEWS = ("first", "second")
+PICTURES = 5  # that the network sees of two neighbours: two views of each, and their mixture
 MIX = (0.2, 0.8)  # share of the first image in a mixture
 LEAST = 0.25  # common part of two crops, as a share of the smaller
 FINE = 4  # px of a crop for a cell in which the clusters of two views agree
@@ -91,26 +92,31 @@ class LocalDiscrimination:
         return loss, found
 
     def learn(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, jax.Array, tuple[Any, base.Logs]]:
-        """The loss, the clusters of both views [2 B, S, S, K] that it was made of, and new statistics with the logs."""
-        half = len(views["first"]) // 2
-        share = views["share"][:half, None, None, None]
-        mixed = share * views["first"][:half] + (1 - share) * views["first"][half : 2 * half]
-        count = len(views["first"])
-        vectors, clusters, stats = self.maps(params, carried["stats"], jnp.concatenate([views["first"], views["second"], mixed]))
-        parts = {name: (vectors[cut], clusters[cut]) for name, cut in (("first", slice(0, count)), ("second", slice(count, 2 * count)))}
+        """The loss, the clusters of both views [2 B, S, S, K], `base.joined`, that it was made of, and new statistics with the logs.
+
+        B is even: neighbours are mixed, and their views and mixture lie side by side, so that a device keeps its own images.
+        """
+        *maps, stats = self.maps(params, carried["stats"], self._pictures(views))
+        vectors, clusters = (base.parted(found, PICTURES) for found in maps)
         fine = max(self.recipe.size // FINE, 1)
         (u1, p1), (u2, p2) = (
-            [self._cells(views, name, found, cells) for found, cells in zip(maps, (self.cells, fine))] for name, maps in parts.items()
+            [self._cells(views, name, base.joined(*found[number:4:2]), cells) for found, cells in ((vectors, self.cells), (clusters, fine))]
+            for number, name in enumerate(VIEWS)
         )
+        both = base.joined(*clusters[:4])
         terms = {
             "patches": losses.patch_discrimination(_rows(u1, u2), self.temperature, self._same_place(views)),
-            "mixup": self._mixup(vectors, share, count, half),
-            **self._cluster_terms(vectors[: 2 * count], clusters[: 2 * count], p1, p2),
+            "mixup": self._mixup(vectors[0], vectors[2], vectors[4], _shares(views)),
+            **self._cluster_terms(base.joined(*vectors[:4]), both, p1, p2),
         }
         late, weights = self.late(step), dataclasses.asdict(self.weights)
         loss = sum(weights[name] * (1.0 if name in ("patches", "mixup") else late) * value for name, value in terms.items())
-        clusters = clusters[: 2 * count]
-        return jnp.asarray(loss), clusters, ({"stats": stats}, {**terms, **_masses(clusters)})
+        return jnp.asarray(loss), both, ({"stats": stats}, {**terms, **_masses(both)})
+
+    def _pictures(self, views: base.Views) -> jax.Array:
+        """Of every two neighbours both views of the one, both of the other and the mixture of their first: [5 B / 2, S, S, C]."""
+        (one, other), (second, others) = (base.parted(views[name], 2) for name in VIEWS)
+        return base.joined(one, second, other, others, _mixture(one, other, _shares(views)))
 
     def late(self, step: jax.Array) -> jax.Array:
         """1.0 in the second stage, 0.0 before it."""
@@ -130,14 +136,12 @@ class LocalDiscrimination:
         boxes = meet.within(views["shared"], views[f"{name}_crop"], self.recipe.size)
         return meet.pool_cells(geometry.dihedral(maps, geometry.inverse_pose(views[f"{name}_pose"])), boxes, cells)
 
-    def _mixup(self, vectors: jax.Array, share: jax.Array, count: int, half: int) -> jax.Array:
+    def _mixup(self, one: jax.Array, other: jax.Array, mixed: jax.Array, share: jax.Array) -> jax.Array:
         """The vectors of a mixture are the mixture of the vectors: L_mix on [u(x3); t], t without gradient, in the views' own frame."""
-        whole = jnp.tile(jnp.float32([[0, 0, self.recipe.size, self.recipe.size]]), (half, 1))
-        first, second, mixed = (
-            losses.unit(meet.pool_cells(v, whole, self.cells)) for v in (vectors[:half], vectors[half : 2 * half], vectors[2 * count :])
-        )
-        target = jax.lax.stop_gradient(share * first + (1 - share) * second)
-        return losses.patch_discrimination(_rows(mixed, target), self.temperature)
+        whole = jnp.tile(jnp.float32([[0, 0, self.recipe.size, self.recipe.size]]), (len(mixed), 1))
+        first, second, found = (losses.unit(meet.pool_cells(vectors, whole, self.cells)) for vectors in (one, other, mixed))
+        target = jax.lax.stop_gradient(_mixture(first, second, share))
+        return losses.patch_discrimination(_rows(found, target), self.temperature)
 
     def _cluster_terms(self, vectors: jax.Array, clusters: jax.Array, first: jax.Array, second: jax.Array) -> dict[str, jax.Array]:
         regions, mass = losses.region_vectors(vectors, clusters), losses.cluster_mass(clusters)
@@ -166,6 +170,15 @@ class LocalDiscrimination:
     def transferable(self, params: Any, carried: Any) -> dict[str, Any]:
         """Encoder and decoder (the paper transfers the encoder alone), and the heads, by which landmarks and clusters are found."""
         return base.parts(params, carried["stats"], "encoder", "decoder", "embed", "cluster")
+
+
+def _shares(views: base.Views) -> jax.Array:
+    """Of every two neighbours the share that the one has of their mixture: [B / 2, 1, 1, 1]."""
+    return base.parted(views["share"], 2)[0][:, None, None, None]
+
+
+def _mixture(one: jax.Array, other: jax.Array, share: jax.Array) -> jax.Array:
+    return share * one + (1 - share) * other
 
 
 def _rows(*cells: jax.Array) -> jax.Array:

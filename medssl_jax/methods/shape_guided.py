@@ -73,12 +73,11 @@ class ShapeGuided(LocalDiscrimination):
         it likes, the same in every crop; the fit ties them to the image.
         """
         loss, clusters, (carried, logs) = self.learn(params, carried, views, step)
-        clean, inside, real = (_by_view(views[name]) for name in ("clean", "inside", "shapes"))
+        clean, inside, real = (views[name].reshape(-1, *views[name].shape[2:]) for name in ("clean", "inside", "shapes"))
         share = clusters[..., GUIDED : GUIDED + 1]
         drawn = inside * share
         fooled = _cross_entropy(self._judge(jax.lax.stop_gradient(params), drawn), 1.0)
-        scores = self._judge(params, jnp.concatenate([real, jax.lax.stop_gradient(drawn)]))
-        on_real, on_drawn = scores[: len(real)], scores[len(real) :]
+        on_real, on_drawn = base.parted(self._judge(params, base.joined(real, jax.lax.stop_gradient(drawn))), 2)
         told = (_cross_entropy(on_real, 1.0) + _cross_entropy(on_drawn, 0.0)) / 2
         right = (jnp.concatenate([on_real, -on_drawn]) > 0).astype(jnp.float32).mean()
         unfit = losses.local_fit(clean, share, inside, self.fit_sigma, self.tone)
@@ -87,11 +86,6 @@ class ShapeGuided(LocalDiscrimination):
 
     def _judge(self, params: Any, maps: jax.Array) -> jax.Array:
         return self.discriminator.apply(params["discriminator"], {}, maps, train=True)[0]
-
-
-def _by_view(pairs: jax.Array) -> jax.Array:
-    """[B, 2, ...] -> [2 B, ...], the first views before the second, as the clusters come."""
-    return jnp.moveaxis(pairs, 1, 0).reshape(-1, *pairs.shape[2:])
 
 
 def _cross_entropy(logits: jax.Array, target: float) -> jax.Array:
