@@ -29,7 +29,7 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "real": Part((REAL,), figures.RECORD, lambda asked, ways, record: figures.measure(asked.data / REAL, ways, record)),
+    "real": Part((REAL,), figures.RECORD, lambda asked, ways, record: _real(asked, ways, record)),
     "semi-real": Part(semireal.NEEDED, semireal.RECORD, lambda asked, ways, record: _semireal(asked, ways, record)),
     "trivial": Part(trivial.NEEDED, trivial.RECORD, lambda asked, _, record: trivial.measure(asked.data, record)),
 }
@@ -65,6 +65,12 @@ def _measured(name: str, asked: argparse.Namespace, ways: Ways) -> bool:
         say(f"{name}: passed over, {error}")
         return False
     return True
+
+
+def _real(asked: argparse.Namespace, ways: Ways, record: Path) -> int:
+    if asked.run is not None:
+        semireal.check_run(asked.run, (REAL,), "the real figures")
+    return figures.measure(asked.data / REAL, ways, record)
 
 
 def _semireal(asked: argparse.Namespace, ways: Ways, record: Path) -> int:

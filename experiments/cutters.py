@@ -39,6 +39,7 @@ class Cutter(NamedTuple):
 
     find: Find
     sure: float = SURE
+    mark: str = ""  # a detector's own, see `Detector.mark`
 
 
 class Sample(NamedTuple):
@@ -80,7 +81,7 @@ def cutters(run: Path | None) -> dict[str, Cutter]:
 def learned(detector: Detector) -> Cutter:
     """A detector with all its boxes from a score of 0.01 on, of which those above its own threshold are meant."""
     least = min(LEAST, detector.threshold)
-    return Cutter(lambda images: [Detections(*one) for one in detector.every(images, least)], detector.threshold)
+    return Cutter(lambda images: [Detections(*one) for one in detector.every(images, least)], detector.threshold, detector.mark)
 
 
 def labelled(way: Cutter) -> Cutter:

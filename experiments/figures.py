@@ -53,7 +53,7 @@ def measure(data: Path, ways: Mapping[str, Cutter], record: Path) -> int:
     """Scores of every way to cut, of all figures and article by article, into `record`; 0. Raises UserError for what cannot be read."""
     truths = read_boxes(data / "panels.csv")
     told = scored(truths, data / "images", ways, _articles(data, truths))
-    write_json(record, {"dataset": data.name, "code": commit.current(), **told})
+    write_json(record, {"dataset": data.name, "code": commit.current(), "detector": ways[DETECTOR].mark, **told})
     print(table(record))
     return 0
 
@@ -83,9 +83,9 @@ def _image(folder: Path, name: str) -> np.ndarray:
     path = next((path for path in (folder / name, folder / f"{name}.jpg", folder / Path(name).name) if path.is_file()), None)
     if path is None:
         raise UserError(f"{folder} holds no figure {name}, which the boxes name; give the folder with --images.")
-    figure = next(iter(figures_of(path, path.name)), None)
-    if figure is None or figure.image is None:
-        raise UserError(f"{path} cannot be read ({figure.error if figure else 'no such figure'}); the set is damaged, get it anew.")
+    figure = next(figures_of(path, path.name))
+    if figure.image is None:
+        raise UserError(f"{path} cannot be read ({figure.error}); the set is damaged, get it anew.")
     if figure.scale != 1:
         raise UserError(f"{path} was made {figure.scale:.2f} times smaller on reading, where its boxes are none of; leave it out.")
     return figure.image

@@ -1,7 +1,8 @@
 """What the detector of compound figures is made of: `python -m experiments.run figures-ablation --data=DATASETS [--only ARM]`.
 
-Small trainings, one change at a time, each with three seeds, scored on the semi-real figures and on simulated ones of images held out, the
-same for all. What has a record of the present options is passed over; the same command goes on where it was stopped.
+Small trainings with three seeds: every side loss with and without intra-class figures and stretched images, and a control of the side loss.
+They are scored on the semi-real figures and on simulated ones of images held out, the same for all. What has a record of the present
+options is passed over; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -50,18 +51,28 @@ COMMON = {
     "pretrain.eval_every": 800,
     "pretrain.checkpoint_every": 200,
 }
-NO_SIDE = {"method.side": "none"}
-NO_INTRA = {"figures.style.intra_class": 0.0}
-STRETCHED = {"figures.style.keep_aspect": False}
-DEFAULT = "default"
-ARMS: dict[str, Mapping[str, Any]] = {
-    DEFAULT: {},
-    "no-side": NO_SIDE,
+DEFAULT, SYMMETRIC = "default", "symmetric"
+SIDES: dict[str, Mapping[str, Any]] = {
+    "": {},  # scale-free
+    "no-side": {"method.side": "none"},
     "original": {"method.side": "original", "method.side_weight": 0.05},
-    "symmetric": {"method.side": "symmetric"},
-    "no-intra": NO_INTRA,
-    "stretched": STRETCHED,
-    "none-of-these": {**NO_SIDE, **NO_INTRA, **STRETCHED},
+}
+INTRA: dict[str, Mapping[str, Any]] = {"": {}, "no-intra": {"figures.style.intra_class": 0.0}}
+ASPECT: dict[str, Mapping[str, Any]] = {"": {}, "stretched": {"figures.style.keep_aspect": False}}
+FACTORS = (SIDES, INTRA, ASPECT)
+
+
+def arm_of(*levels: str) -> str:
+    """The arm with these levels of the factors, "" for the default's."""
+    return "+".join(filter(None, levels)) or DEFAULT
+
+
+ARMS: dict[str, Mapping[str, Any]] = {
+    **{
+        arm_of(*levels): {key: value for factor, level in zip(FACTORS, levels) for key, value in factor[level].items()}
+        for levels in itertools.product(*FACTORS)
+    },
+    SYMMETRIC: {"method.side": "symmetric"},
 }
 
 

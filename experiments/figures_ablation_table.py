@@ -1,8 +1,9 @@
-"""Markdown of what `figures_ablation` recorded: scores of every arm, and its differences to the default over seeds and over figures."""
+"""Markdown of what `figures_ablation` recorded: scores of every arm, and what a change does on average over the other factors."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,25 @@ import numpy as np
 
 from experiments.cut_tables import EVERY, NOTHING, SHOWN, difference, markdown
 from experiments.cutters import DETECTOR, TIGHT
-from experiments.figures_ablation import ARMS, DEFAULT, JOBS, PAIRED
+from experiments.figures_ablation import ARMS, DEFAULT, FACTORS, JOBS, PAIRED, SYMMETRIC, arm_of
 from medssl_jax.evaluate import paired_difference
 
 SETS = {"semi-real": "semi-real figures", "simulated": "simulated figures of images held out"}
-SCORES = ("over", "under", "imageclef", "ap50", "ap")
-TITLES = {
-    "default": "scale-free side loss, intra-class figures, aspect kept",
-    "no-side": "no side loss",
-    "original": "side loss as published",
-    "symmetric": "symmetric side loss",
-    "no-intra": "no intra-class figures",
-    "stretched": "images stretched",
-    "none-of-these": "no side loss, no intra-class figures, images stretched",
-}
+SCORES = ("over", "under", "imageclef", "right", "ap50", "ap")
+LEVELS = (  # of the factors, in their order
+    {"": "scale-free side loss", "no-side": "no side loss", "original": "side loss as published"},
+    {"": "intra-class figures", "no-intra": "no intra-class figures"},
+    {"": "aspect kept", "stretched": "images stretched"},
+)
+TITLES = {arm_of(*levels): ", ".join(map(dict.__getitem__, LEVELS, levels)) for levels in itertools.product(*LEVELS)}
+TITLES[SYMMETRIC] = "symmetric side loss, intra-class figures, aspect kept"
 
 Runs = Mapping[str, Mapping[int, dict[str, Any]]]  # records by arm and seed
+Pairs = Sequence[tuple[dict[str, Any], dict[str, Any]]]  # of trainings that differ in one thing
 
 
 def table(records: Path) -> str:
-    """A table of scores a set, then differences to the default: by seed (Student's t), and by figure (bootstrap)."""
+    """A table of scores a set, then what each change does: by pairs of trainings (Student's t), and by figure (bootstrap)."""
     runs = _runs(records)
     if not runs:
         return NOTHING
@@ -67,25 +67,42 @@ def _by_group(runs: Runs, name: str, score: str) -> str:
 
 
 def _differences(runs: Runs, name: str) -> list[str]:
-    """Both tables of differences, as far as an arm has seeds in common with the default."""
-    pairs = {arm: [(own[s], runs[DEFAULT][s]) for s in own if s in runs[DEFAULT]] for arm, own in runs.items()} if DEFAULT in runs else {}
-    pairs = {arm: found for arm, found in pairs.items() if found and arm != DEFAULT}
-    kinds: list[tuple[str, Sequence[str], Callable]] = [("by seed", SCORES, _over_seeds), ("by figure", PAIRED, _over_figures)]
-    found = []
+    """Both tables of differences, of the changes that there are pairs for."""
+    changes = {title: found for title, arms in _changes().items() if (found := _pairs(runs, arms))}
+    kinds: list[tuple[str, Sequence[str], Callable]] = [("by training", SCORES, _over_trainings), ("by figure", PAIRED, _over_figures)]
+    tables = []
     for kind, scores, compare in kinds:
-        lines = [[f"minus the default, {kind}", *(SHOWN[score] for score in scores)]]
-        lines += [[TITLES[arm], *(compare(own, name, score) for score in scores)] for arm, own in pairs.items()]
-        found += [markdown(lines)] if pairs else []
-    return found
+        lines = [[f"difference, {kind}", "pairs of trainings", *(SHOWN[score] for score in scores)]]
+        lines += [[title, str(len(own)), *(compare(own, name, score) for score in scores)] for title, own in changes.items()]
+        tables += [markdown(lines)] if changes else []
+    return tables
 
 
-def _over_seeds(pairs: Sequence[tuple[dict, dict]], name: str, score: str) -> str:
+def _changes() -> dict[str, list[tuple[str, str]]]:
+    """By what was changed, the arms (changed, not changed) that differ in this alone."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for number, titles in enumerate(LEVELS):
+        others = [list(factor) if k != number else [""] for k, factor in enumerate(FACTORS)]
+        for level in filter(None, titles):
+            bases = list(itertools.product(*others))
+            changed = [tuple(level if k == number else one for k, one in enumerate(base)) for base in bases]
+            found[f"{titles[level]}, minus {titles['']}"] = [(arm_of(*one), arm_of(*base)) for one, base in zip(changed, bases)]
+    return found | {"symmetric side loss, minus scale-free": [(SYMMETRIC, DEFAULT)]}
+
+
+def _pairs(runs: Runs, arms: Sequence[tuple[str, str]]) -> Pairs:
+    """The trainings of these arms, seed by seed."""
+    both = [(runs.get(changed, {}), runs.get(base, {})) for changed, base in arms]
+    return [(changed[seed], base[seed]) for changed, base in both for seed in changed if seed in base]
+
+
+def _over_trainings(pairs: Pairs, name: str, score: str) -> str:
     ours, theirs = ([_of(run, name, EVERY, score) for run in column] for column in zip(*pairs, strict=True))
     return _compared(ours, theirs, score)
 
 
-def _over_figures(pairs: Sequence[tuple[dict, dict]], name: str, score: str) -> str:
-    """Every figure's mean over the seeds, so that figures are the pairs."""
+def _over_figures(pairs: Pairs, name: str, score: str) -> str:
+    """Every figure's mean over the trainings, so that figures are the pairs."""
     ours, theirs = (
         _over(np.array([run["sets"][name]["by_figure"][score] for run in column], float)) for column in zip(*pairs, strict=True)
     )

@@ -51,7 +51,10 @@ def start(asked: argparse.Namespace) -> int:
         return LEFT_OUT
     rows = {"simulated": simulated(asked.data), **{f"separate, {name}": row for name, row in separated(asked.data, asked.run).items()}}
     asked.records.mkdir(parents=True, exist_ok=True)
-    write_json(record, {"code": commit.current(), "machine": machine(), "cores": cores(), "rows": rows})
+    write_json(
+        record,
+        {"code": commit.current(), "machine": machine(), "cores": cores(), "detector": cutters(asked.run)[DETECTOR].mark, "rows": rows},
+    )
     print(table(record))
     return 0
 

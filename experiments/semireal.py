@@ -13,14 +13,14 @@ from pathlib import Path
 
 from experiments import commit
 from experiments.cut_tables import EVERY, NOTHING, by_group, differences
-from experiments.cutters import PARTITION, TIGHT, Cutter, Sample, cut, summary
+from experiments.cutters import DETECTOR, PARTITION, TIGHT, Cutter, Sample, cut, summary
 from medssl_jax.config import SHIPPED, base
 from medssl_jax.data.dataset import Dataset, Example, Info, Source, describe
 from medssl_jax.data.sources import open_dataset
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.errors import UserError
 from medssl_jax.figures.detect import Detector
-from medssl_jax.figures.pools import Joined
+from medssl_jax.figures.pools import Joined, listed
 from medssl_jax.figures.simulate import Figures, Style
 from medssl_jax.train.logging import read_json, say, write_json
 
@@ -69,7 +69,14 @@ def measure(data: Path, ways: Mapping[str, Cutter], record: Path, per_bucket: in
         raise UserError(f"--per-bucket={per_bucket} leaves no figure to score; ask for one or more.")
     say(f"semi-real: {per_bucket} figures of each of {len(BUCKETS)} buckets, cut by {', '.join(ways)}.")
     cuts = cut(samples(data, per_bucket), ways)
-    about = {"singles": SINGLES, "layouts": LAYOUTS, "seed": SEED, "per_bucket": per_bucket, "code": commit.current()}
+    about = {
+        "singles": SINGLES,
+        "layouts": LAYOUTS,
+        "seed": SEED,
+        "per_bucket": per_bucket,
+        "code": commit.current(),
+        "detector": ways[DETECTOR].mark,
+    }
     write_json(record, {**about, **summary(cuts, groups(per_bucket))})
     print(table(record))
     return 0
@@ -109,20 +116,21 @@ def groups(per_bucket: int) -> dict[str, list[str]]:
     return found
 
 
-def check_run(run: Path, singles: Sequence[str] = SINGLES, made: str = "the semi-real figures") -> None:
-    """Raises UserError for a detector that has learned, itself or as the one it was continued from, from the images that the figures are
-    made of, by the names of their folders; and for a run that does not tell."""
+def check_run(run: Path, of: Sequence[str] = NEEDED, made: str = "the semi-real figures") -> None:
+    """Raises UserError for a detector that has learned, itself or as the one it was continued from, from the images or the layouts that
+    figures are made `of`, by the names of their folders and files; and for a run that does not tell."""
     config = run / "config.json"
     if not config.exists():
         Detector.load(run)  # tells where there is none at all
         raise UserError(f"{run} does not tell what it was trained on (no config.json), which {made} must not be; name a whole run.")
     told = read_json(config, dict, "train again in another --workdir")
-    seen = {part for path in str(told.get("data", {}).get("path", "")).split(",") for part in Path(path.strip()).resolve().parts}
-    both = [name for name in singles if name in seen]
+    paths = [*listed(str(told.get("data", {}).get("path", ""))), str(told.get("figures", {}).get("style", {}).get("layouts", ""))]
+    seen = {part for path in paths for part in Path(path).resolve().parts}
+    both = [name for name in (Path(one).name for one in of) if name in seen]
     if both:
-        raise UserError(f"{run} was trained on {both[0]}, of which {made} are made; train it on other images.")
+        raise UserError(f"{run} was trained on {both[0]}, of which {made} are made; train it on others.")
     if (before := told.get("pretrain", {}).get("from_run", "")) not in ("", SHIPPED):
-        check_run(Path(before).expanduser(), singles, made)
+        check_run(Path(before).expanduser(), of, made)
 
 
 def table(record: Path) -> str:

@@ -20,11 +20,13 @@ from medssl_jax.config import base
 from medssl_jax.data import layout
 from medssl_jax.data.sources import Source, open_dataset
 from medssl_jax.errors import UserError
-from medssl_jax.figures.album import Album
+from medssl_jax.figures.album import RECORD, Album
+from medssl_jax.figures.claim import claim
 from medssl_jax.figures.pools import Joined, listed
 from medssl_jax.figures.simulate import Figures
 from medssl_jax.figures.singles import ByFolder
 from medssl_jax.figures.style import changed_style
+from medssl_jax.machine import alone
 from medssl_jax.report.words import counted
 from medssl_jax.train.logging import say
 
@@ -47,8 +49,14 @@ def main() -> None:
     figures = Figures(source, style, SEED.value, COUNT.value)
     look = {f"style.{name}": value for name, value in dataclasses.asdict(style).items()}
     paths = [str(Path(folder).expanduser().resolve()) for folder in folders]
-    album = Album(out, {"images": paths, "single images": len(source), "seed": SEED.value, "count": COUNT.value, **look})
-    begun, first = time.perf_counter(), []
+    claim(out, RECORD, {"images": paths, "single images": len(source), "seed": SEED.value, "count": COUNT.value, **look})
+    with alone(out / f"{RECORD}.lock", f"another process makes figures in --out={out}; wait for it, or name another folder."):
+        _make(figures, out, len(source))
+
+
+def _make(figures: Figures, out: Path, images: int) -> None:
+    """Write what is not there yet."""
+    album, begun, first = Album(out), time.perf_counter(), []
     for i in tqdm(range(len(figures)), desc="figures", disable=not sys.stderr.isatty()):
         name = f"{figures.name(i)}.png"
         if i < SHOWN or name not in album:
@@ -58,7 +66,7 @@ def main() -> None:
                 album.add(name, figure)
     album.finish()
     contact_sheet(first).save(out / "contact_sheet.png")
-    made, seconds = f"{counted(len(figures), 'figure')} of {counted(len(source), 'image')}", time.perf_counter() - begun
+    made, seconds = f"{counted(len(figures), 'figure')} of {counted(images, 'image')}", time.perf_counter() - begun
     say(f"{made} in {seconds:.1f} s: {album.table} and {out / 'contact_sheet.png'}")
 
 

@@ -15,7 +15,7 @@ from medssl_jax.figures import detect
 from medssl_jax.figures.boxes import iou
 from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.letterbox import Squares, check_boxes, letterbox, to_figure, to_square
-from medssl_jax.figures.suppress import KEPT, best_boxes, survivors
+from medssl_jax.figures.suppress import KEPT, best_boxes, non_maximum_suppression
 from medssl_jax.models import detector, detector_places
 
 SIZE = 64
@@ -34,14 +34,14 @@ def test_suppression_against_a_slow_reading(seed):
     for k in range(60):
         if all(overlaps[k, earlier] <= 0.3 for earlier in stay):
             stay.append(k)
-    np.testing.assert_array_equal(np.flatnonzero(survivors(jnp.asarray(found), 0.3)), stay)
+    np.testing.assert_array_equal(np.flatnonzero(non_maximum_suppression(jnp.asarray(found), 0.3)), stay)
     assert 5 < len(stay) < 60
 
 
 def test_a_box_that_went_takes_none_with_it():
     """The second goes for the first; the third overlaps with the second alone, and stays."""
     found = np.float32([[0, 0, 10, 10], [3, 0, 13, 10], [6, 0, 16, 10]])
-    assert survivors(jnp.asarray(found)).tolist() == [True, False, True]
+    assert non_maximum_suppression(jnp.asarray(found)).tolist() == [True, False, True]
 
 
 def test_best_boxes_against_numpy(rng):
@@ -60,7 +60,7 @@ def test_best_boxes_against_numpy(rng):
         edges = raw["distances"][b][order]
         own = np.clip(np.concatenate([places[order] - edges[:, :2], places[order] + edges[:, 2:]], 1), 0, 128)
         np.testing.assert_allclose(found[b], own, atol=1e-3)
-        stay = np.asarray(survivors(jnp.asarray(own)))
+        stay = np.asarray(non_maximum_suppression(jnp.asarray(own)))
         np.testing.assert_allclose(scores[b], np.where(stay, expected[order], 0), atol=1e-5)
 
 
@@ -197,7 +197,7 @@ def test_what_a_run_keeps_and_what_is_shipped_find_the_same(untrained, tmp_path,
     for before, after in zip(untrained(figures(2)), kept(figures(2)), strict=True):
         np.testing.assert_allclose(after[0], before[0], atol=1e-3)
     detect.export(tmp_path, tmp_path / "weights" / "detector.npz")
-    monkeypatch.setattr(detect, "SHIPPED", tmp_path / "weights" / "detector.npz")
+    monkeypatch.setattr(detect, "OWN", tmp_path / "weights" / "detector.npz")
     shipped = Detector.load()
     assert dataclasses.replace(shipped, weights=None) == dataclasses.replace(untrained, weights=None)
     for ours, theirs in zip(jax.tree.leaves(untrained.weights), jax.tree.leaves(shipped.weights), strict=True):
@@ -210,7 +210,7 @@ def test_no_detector_and_damaged_ones(untrained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="holds no trained detector"):
         Detector.load(tmp_path)
     path = tmp_path / "detector.npz"
-    monkeypatch.setattr(detect, "SHIPPED", path)
+    monkeypatch.setattr(detect, "OWN", path)
     with pytest.raises(UserError, match=r"there is no trained detector at .*configs/simcfs\.py"):
         Detector.load()
     untrained.save(path)

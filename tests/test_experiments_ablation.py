@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def call(home, *more):
 def test_a_training_is_scored_recorded_and_passed_over(small, capsys):
     small, trained = small
     tiny.figure_sets(small / "data")
-    only = ("--only", "no-side", "--shard=2/21")  # the second training, of the first seed
+    only = ("--only", "no-side", "--shard=5/39")  # the fifth training, of the first seed
     assert call(small, *only, "--list") == 0
     assert "no-side-0: missing" in capsys.readouterr().out
     assert call(small, *only) == 0
@@ -100,25 +101,35 @@ def test_arms_differ_in_what_they_say_and_share_the_rest(tmp_path):
 
 def record(job, over, figures):
     """A record whose numbers are known: the over-detection of the set, and of each figure."""
-    scores = {"over": over, "under": 0.1, "imageclef": 50.0, "ap50": 0.6, "ap": 0.4}
+    scores = {"over": over, "under": 0.1, "imageclef": 50.0, "right": 0.25, "ap50": 0.6, "ap": 0.4}
     groups = {"all": {"figures": len(figures), "panels": 9}, "gap 0": {"figures": 1, "panels": 2}}
     by_figure = {"over": figures, "under": [0.1] * 4, "imageclef": [50.0] * 4, "iou": [0.5] * 4}
     found = {"groups": groups, "scores": {"tight": {group: {"detector": scores} for group in groups}}, "by_figure": by_figure}
     return {**job.about(), "sets": dict.fromkeys(("semi-real", "simulated"), found)}
 
 
-def test_the_table_compares_by_seed_and_by_figure(tmp_path):
+def test_every_side_loss_with_and_without_the_rest():
+    assert len(ARMS) == 3 * 2 * 2 + 1 == len(figures_ablation_table.TITLES)
+    combined = Job("original+no-intra+stretched", 0).config(Path()).to_dict()
+    assert (combined["method"]["side"], combined["method"]["side_weight"]) == ("original", 0.05)
+    assert (combined["figures"]["style"]["intra_class"], combined["figures"]["style"]["keep_aspect"]) == (0.0, False)
+
+
+def test_the_table_compares_by_training_and_by_figure(tmp_path):
     assert figures_ablation_table.table(tmp_path) == render.PARTS["figures-ablation"](tmp_path, "small") == "Nothing is recorded yet."
     (tmp_path / figures_ablation.FOLDER).mkdir()
     figures = np.array([0.1, 0.2, 0.3, np.nan])  # no box matched a panel in the last one
     for seed in range(3):
-        for arm, more in (("default", 0.0), ("no-side", 0.1)):
+        for arm, more in (("default", 0.0), ("no-side", 0.1), ("stretched", 0.2), ("no-side+stretched", 0.4)):
             told = record(job := Job(arm, seed), 0.2 + 0.01 * seed + more, [None if np.isnan(x) else x + more for x in figures])
             (tmp_path / figures_ablation.FOLDER / f"{job.name}.json").write_text(json.dumps(told))
     table = figures_ablation_table.table(tmp_path)
-    assert "| no side loss | 3 | 0.310 ± 0.010 | 0.100 ± 0.000 | 50.0 ± 0.0 |" in table
-    assert "| no side loss | +0.100 [+0.100, +0.100], 3/3 | +0.000 [+0.000, +0.000], 0/3 |" in table  # by seed
-    assert "| no side loss | +0.0 [+0.0, +0.0], 0/4 | +0.000 [+0.000, +0.000], 0/4 | +0.100 [+0.100, +0.100], 3/3 |" in table  # by figure
+    assert "| no side loss, intra-class figures, aspect kept | 3 | 0.310 ± 0.010 | 0.100 ± 0.000 | 50.0 ± 0.0 | 0.250 ± 0.000 |" in table
+    no_side = "| no side loss, minus scale-free side loss | 6 |"  # 0.1 three times, and 0.2 with stretched images
+    assert f"{no_side} +0.150 [+0.093, +0.207], 6/6 | +0.000 [+0.000, +0.000], 0/6 |" in table  # .15 ± t(5) * .0548 / sqrt(6)
+    assert f"{no_side} +0.0 [+0.0, +0.0], 0/4 | +0.000 [+0.000, +0.000], 0/4 | +0.150 [+0.150, +0.150], 3/3 |" in table  # by figure
+    assert "| images stretched, minus aspect kept | 6 | +0.250 [" in table
+    assert "symmetric" not in table.split("**ImageCLEF")[0]
     (tmp_path / figures_ablation.FOLDER / "default-0.json").write_text(
         json.dumps({**record(Job("default", 0), 0.9, [0.9] * 4), "mark": "old"})
     )

@@ -223,9 +223,15 @@ def test_what_is_missing_is_told_and_the_rest_measured(tmp_path, capsys):
 
 def test_a_detector_that_saw_the_images_is_refused(data, tmp_path, capsys):
     run = tiny.untrained_run(tmp_path / "run")
-    (run / "config.json").write_text(json.dumps({"data": {"path": f"/sets/cells,{data / 'pbc_blood_cells'}"}}))
-    assert call(data, tmp_path / "records", f"--run={run}", "--only", "semi-real") == runner.LEFT_OUT
-    assert "was trained on pbc_blood_cells, of which the semi-real figures are made" in capsys.readouterr().err
+    layouts = {"figures": {"style": {"layouts": str(data / semireal.LAYOUTS)}}}
+    for learned_from, part, said in (
+        ({"data": {"path": f"/sets/cells,{data / 'pbc_blood_cells'}"}}, "semi-real", "pbc_blood_cells, of which the semi-real figures"),
+        (layouts, "semi-real", "imageclef2016_training_boxes.csv, of which the semi-real figures"),
+        ({"data": {"path": str(data / "compound_figures" / "images")}}, "real", "compound_figures, of which the real figures"),
+    ):
+        (run / "config.json").write_text(json.dumps(learned_from))
+        assert call(data, tmp_path / "records", f"--run={run}", "--only", part) == runner.LEFT_OUT
+        assert f"was trained on {said} are made" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,14 @@ from pypdf.generic import ArrayObject, ByteStringObject, DictionaryObject, NameO
 
 from medssl_jax.errors import UserError
 from medssl_jax.figures import pixels
-from medssl_jax.figures.files import find
-from medssl_jax.figures.read import figures
+from medssl_jax.figures.files import find, name_of
+from medssl_jax.figures.read import SMALLEST, figures_of
+
+
+def figures(path, smallest=SMALLEST):
+    """All figures of a folder or of one file."""
+    for file in find(path).files:
+        yield from figures_of(file, name_of(file, path), smallest)
 
 
 def embedded(image):
@@ -131,6 +137,14 @@ def test_pages_of_a_tiff_are_figures_but_not_their_small_copies(tmp_path, pictur
     assert [(figure.page, figure.image.shape[:2]) for figure in found] == [(1, (40, 60)), (3, (30, 60))]
 
 
+def test_a_tiff_of_small_copies_alone_is_its_first(tmp_path, picture):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for image in (picture, picture[::2, ::2]):
+            file.write(image, photometric="rgb", subfiletype=1)
+    (found,) = figures(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found.image, picture)
+
+
 def test_an_animated_png_is_one_figure(tmp_path, picture):
     Image.fromarray(picture).save(tmp_path / "a.png", save_all=True, append_images=[Image.fromarray(255 - picture)])
     np.testing.assert_array_equal(only(tmp_path / "a.png").image, picture)
@@ -156,7 +170,9 @@ def test_a_figure_is_turned_as_the_camera_was(tmp_path, name):
     picture = Image.fromarray(lying)
     picture.getexif()[0x0112] = 6  # to be turned by 90 degrees clockwise
     picture.save(tmp_path / name, exif=picture.getexif())
-    np.testing.assert_allclose(only(tmp_path / name).image, np.rot90(lying, -1), atol=12)
+    figure = only(tmp_path / name)
+    np.testing.assert_allclose(figure.image, np.rot90(lying, -1), atol=12)
+    assert figure.size == (40, 60)
 
 
 def test_more_channels_than_colours(tmp_path, rng):
@@ -185,7 +201,9 @@ def test_a_huge_image_is_read_at_a_fraction(tmp_path, monkeypatch, name, factor)
     Image.fromarray(values).save(tmp_path / name)
     figure = only(tmp_path / name)
     assert figure.scale == factor
-    assert figure.image.shape == (-(-300 // factor), -(-400 // factor), 3)
+    height, width = -(-300 // factor), -(-400 // factor)
+    assert figure.image.shape == (height, width, 3)
+    np.testing.assert_array_equal(figure.stored(np.array([1, 2, width, height])), [factor, 2 * factor, 400, 300])
     np.testing.assert_allclose(figure.image[..., 0], smooth[::factor, ::factor], atol=6)
 
 

@@ -99,7 +99,8 @@ def test_the_histogram_of_counts(rng):
     groups = [counts == k for k in range(1, 7)] + [(counts >= 7) & (counts <= 9), counts >= 10]
     np.testing.assert_allclose([group.mean() for group in groups], np.array(COUNTS) / sum(COUNTS), atol=0.012)
     assert counts.max() <= layouts.MOST
-    assert {len(Figures(Images(), Style(counts=(0, 0, 0, 0, 1, 0, 0, 0)), 0)[i]["boxes"]) for i in range(8)} >= {5}
+    five = Figures(Images(), Style(counts=(0, 0, 0, 0, 1, 0, 0, 0), replayed=0.0), 0)
+    assert {len(five[i]["boxes"]) for i in range(8)} == {5}
 
 
 def test_a_fifth_of_the_figures_has_no_gap():
@@ -166,12 +167,12 @@ def test_boxes_are_tight(distractors):
     figures = Figures(Images(), style, seed=2)
     for i in range(15):
         figure = figures[i]
-        ink = (255 - figure["image"].astype(int)).max(-1) > 40
+        ink = (255 - figure["image"].astype(int)).max(-1) > 8
         framed = np.pad(ink, 1)
         for x0, y0, x1, y1 in figure["boxes"].astype(int):
             sides = (ink[y0, x0:x1], ink[y1 - 1, x0:x1], ink[y0:y1, x0], ink[y0:y1, x1 - 1])
             beyond = (framed[y0, x0 + 1 : x1], framed[y1 + 1, x0 + 1 : x1], framed[y0 + 1 : y1, x0], framed[y0 + 1 : y1, x1 + 1])
-            assert all(side.all() for side in sides) or distractors
+            assert all(side.any() if distractors else side.all() for side in sides)  # a plot has no frame
             assert not any(side.any() for side in beyond)
         assert not (ink & ~covered(figure)).any()
 

@@ -48,7 +48,7 @@ def test_side_losses_against_numpy(rng):
 
 
 def test_the_side_loss_knows_no_scale_and_takes_corners_alone(rng):
-    """Scaled and moved it is the same; centre-size boxes, or y before x, would give other numbers, and so cannot slip in unseen."""
+    """Scaled, moved, or with y before x it is the same; centre-size boxes would give other numbers, and so cannot slip in unseen."""
     p, g = boxes(rng, 60), boxes(rng, 60)
     found = np.asarray(losses.side_loss(p, g))
     np.testing.assert_allclose(losses.side_loss(7 * p + 3, 7 * g + 3), found, rtol=1e-3, atol=1e-4)

@@ -23,6 +23,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.figures import cut as cutting
 from medssl_jax.figures import detect, pixels, sheet
 from medssl_jax.figures import separate as command
+from medssl_jax.figures import task as task_files
 from medssl_jax.figures.boxes import iou
 from medssl_jax.figures.pools import open_pools
 from medssl_jax.figures.read import Figure
@@ -232,12 +233,13 @@ def test_a_table_that_is_damaged(tmp_path, rng):
 
 
 def test_a_stopped_run_continues(folder, done, tmp_path, monkeypatch):
-    """Stopped while it writes the fourth file, its last line cut short."""
+    """Stopped after four files, two at a time, its last line cut short."""
     whole, out, cuts = command.cut, tmp_path / "out", []
+    monkeypatch.setattr(cutting, "GROUP", 2)
 
     def stopping(task, files, find):
         for number, lines in enumerate(whole(task, files, find)):
-            if number == 4:
+            if number == 2:
                 raise KeyboardInterrupt
             yield lines
 
@@ -254,6 +256,49 @@ def test_a_stopped_run_continues(folder, done, tmp_path, monkeypatch):
     separate(Task(folder, out, "xycut"))
     assert 4 < len(cuts) < 8
     assert tree(out) == tree(done)
+
+
+def test_what_was_being_written_is_not_left_behind(tmp_path, rng, monkeypatch):
+    """Killed in the middle of a crop; before the next start one figure goes, and another is replaced by one of fewer panels."""
+    home, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.png"):
+        save(home / name, grid(rng, rows=1, columns=4, side=60)[0])
+    whole = cutting._write
+
+    def killed(out, pieces):
+        whole(out, pieces)
+        last = out / pieces.lines[-1]["crop"]
+        last.rename(task_files.partial_of(last))
+        if pieces.lines[0]["source"] == "b.png":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cutting, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        separate(Task(home, out, "xycut"))
+    monkeypatch.undo()
+    assert len(crops(out)) >= 6
+    (home / "a.png").unlink()
+    save(home / "b.png", grid(rng, rows=1, columns=2, side=70)[0])
+    separate(Task(home, out, "xycut"))
+    assert [row["source"] for row in rows(out)] == ["b.png"] * 2 + ["c.png"] * 4
+    assert crops(out) == {row["crop"] for row in rows(out)}
+    assert not list(out.rglob("*.partial"))
+
+
+def test_few_large_figures_are_cut_at_a_time(tmp_path, rng, monkeypatch):
+    """By their pixels, so that the memory does not grow with the size of scans."""
+    for name in "abcdef":
+        save(tmp_path / "in" / f"{name}.png", grid(rng, rows=1, columns=2, side=60)[0])
+    seen = []
+
+    def counting(images):
+        seen.append(len(images))
+        return command._cut_blank_lines(images)
+
+    monkeypatch.setattr(command, "finder", lambda task: counting)
+    monkeypatch.setattr(cutting, "PIXELS", 2 * 80 * 148 - 1)  # two of them
+    separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
+    assert seen == [2, 2, 2]
 
 
 def test_shares_make_the_same(folder, done, tmp_path):
@@ -414,7 +459,7 @@ def test_a_run_without_a_detector_leaves_the_folder_free(folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"pad": 3}, r"out holds what was cut with pad=0, and it is 3 here; choose another --out"),
+        ({"pad": 3}, r"out was begun with pad=0, and it is 3 here; choose another --out"),
         ({"method": "detector"}, "method=xycut, and it is detector here"),
         ({"shard": "1/2"}, "shards=1, and it is 2 here"),
     ],
@@ -435,8 +480,8 @@ def test_folders_that_cannot_be_used(folder, tmp_path):
     for out, said in [
         (folder / "panels", "lies in the folder of the figures"),
         (folder / "sub" / "new" / "panels", "lies in the folder of the figures"),
-        (tmp_path / "file", "is a file; choose a folder"),
-        (tmp_path, "holds files but no separated figures"),
+        (tmp_path / "file", "is a file; name a new or an empty folder"),
+        (tmp_path, "holds other files"),
     ]:
         with pytest.raises(UserError, match=said):
             separate(Task(folder, out, "xycut"))

@@ -24,6 +24,8 @@ from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.letterbox import Squares
 from medssl_jax.figures.pools import open_pools
 from medssl_jax.figures.score import Detections
+from medssl_jax.figures.simulate import Figures
+from medssl_jax.figures.style import Style
 from medssl_jax.figures.validate import Validation, best_threshold
 from medssl_jax.models import detector_places
 from medssl_jax.train import feed, optimizer
@@ -350,6 +352,17 @@ def test_one_image_cannot_be_held_out(folders, tmp_path):
     c.data.path = str(tmp_path)
     with pytest.raises(UserError, match="can be held out for validation; give two images or more"):
         open_pools(c.data)
+
+
+def test_a_folder_with_one_image_trains_alone(folders, tmp_path):
+    """Beside another that has images to hold out."""
+    Image.open(folders / "cells" / "0.png").save(tmp_path / "only.png")
+    c = config()
+    c.data.path, c.data.tile = f"{tmp_path},{folders / 'cells'}", 32
+    pools = open_pools(c.data)
+    assert (len(pools.train), len(pools.held_out)) == (9, 2)
+    figures = Figures(pools.held_out, Style(replayed=0.0))
+    assert all(len(figures[i]["boxes"]) for i in range(6))
 
 
 def test_commas_alone_name_no_folder():

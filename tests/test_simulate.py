@@ -62,7 +62,7 @@ def test_a_stopped_command_continues(images, tmp_path):
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert (out / "figure_0_000002.png").stat().st_mtime_ns == kept
     said = sentence(simulate(images, out, "--style=margin=0.5"))
-    assert said.endswith("holds figures of style.margin=0.6, and it is 0.5 here; choose another --out.")
+    assert said.endswith("was begun with style.margin=0.6, and it is 0.5 here; choose another --out.")
 
 
 def test_gray_and_colour_become_colour_without_advice_that_cannot_be_followed(images, tmp_path):
@@ -86,4 +86,4 @@ def test_images_that_are_not_there(tmp_path, name, said):
 
 
 def test_other_content_is_not_overwritten(images):
-    assert "holds files already" in sentence(simulate(images, images))
+    assert "holds other files (no simulate.json)" in sentence(simulate(images, images))

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-
-from medssl_jax.errors import UserError
-from medssl_jax.train.logging import read_json, write_json
 
 RECORD, TABLE = "simulate.json", "panels.csv"
 COLUMNS = ("image", "panel", "kind", "x0", "y0", "x1", "y1", "cell_x0", "cell_y0", "cell_x1", "cell_y1")
@@ -22,18 +18,12 @@ COLUMNS = ("image", "panel", "kind", "x0", "y0", "x1", "y1", "cell_x0", "cell_y0
 class Album:
     """The figures in a folder, by the names of their files.
 
-    Args:
-      folder: a new or an empty one, or one that was begun with the same options.
-      options: all that the figures depend on, as JSON takes it.
-
-    Raises:
-      UserError: the folder holds other things, or figures of other options.
+    The folder is one that was claimed for them (`claim`), and held (`machine.alone`).
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.table = folder / TABLE
         self._folder = folder
-        _claim(folder, json.loads(json.dumps(options)))
         self._lines = {name: lines for name, lines in self._written() if (folder / name).exists()}
         self._write(itertools.chain.from_iterable(self._lines.values()))
 
@@ -64,22 +54,6 @@ class Album:
         with partial.open("w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *lines])
         partial.replace(self.table)
-
-
-def _claim(folder: Path, options: Mapping[str, Any]) -> None:
-    """Note the options in a folder that is empty; raises UserError where it is not, and the options are not its own."""
-    record = folder / RECORD
-    if folder.is_file():
-        raise UserError(f"--out={folder} is a file; name a new or an empty folder.")
-    if not record.exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(f"--out={folder} holds files already; name a new or an empty folder.")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(record, options)
-    theirs = read_json(record, dict, "choose another --out")
-    for key, value in options.items():
-        if theirs.get(key) != value:
-            raise UserError(f"--out={folder} holds figures of {key}={theirs.get(key)}, and it is {value} here; choose another --out.")
 
 
 def _panels(figure: Mapping[str, Any]) -> list[list[str]]:

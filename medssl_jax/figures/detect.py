@@ -28,7 +28,7 @@ from medssl_jax.train import checkpoint
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import read_json, write_json
 
-SHIPPED = Path(__file__).with_name("weights") / "detector.npz"
+OWN = Path(__file__).with_name("weights") / "detector.npz"
 WEIGHTS, ABOUT = "pretrained", "detector.json"  # in a run directory
 BATCH = 8  # figures at a time
 SMALLEST = 1.0  # px of the figure, that a side of a box has at least
@@ -50,7 +50,7 @@ class Detector:
     def load(cls, run: Path | None = None) -> Detector:
         """The detector of a finished run directory, or the one that comes with the package. Raises UserError where there is none."""
         if run is None:
-            return _read(SHIPPED)
+            return _read(OWN)
         about = run / ABOUT
         if not about.exists():
             raise UserError(f"{run} holds no trained detector (no {ABOUT}); give the --workdir of a finished run of configs/simcfs.py.")

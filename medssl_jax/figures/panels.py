@@ -16,6 +16,7 @@ from medssl_jax.machine import alone
 
 FIGURE = ("source", "page", "figure")
 ROW = (*FIGURE, "panel", *BOX, "score", "width", "height", "looks", "crop", "error", "stamp")
+UNSURE = "unsure"  # in place of a stamp
 Row = dict[str, str]
 
 
@@ -50,14 +51,14 @@ class Part:
         return alone(self.finished.with_suffix(".lock"), otherwise)
 
     def lines(self) -> list[Row]:
-        """What there is. Of an unfinished part the last source is left out: its lines may not all be there."""
-        if self.finished.exists():
+        """What there is. Of an unfinished part the last source is without its stamp, as one that was changed: it may lack lines."""
+        with contextlib.suppress(FileNotFoundError):  # also where another process has just begun to write it anew
             return read_lines(self.finished)
         found = read_lines(self.unfinished) if self.unfinished.exists() else []
-        return [one for one in found if one["source"] != found[-1]["source"]]
+        return [one if one["source"] != found[-1]["source"] else {**one, "stamp": UNSURE} for one in found]
 
     def extend(self, kept: Iterable[Row], more: Iterable[Iterable[Row]]) -> None:
-        """Finish the part with the lines it has kept and with more, those of a source at a time."""
+        """Finish the part with the lines it has kept and with more, some at a time, each there before the next are asked for."""
         write_lines(self.unfinished, kept)
         self.finished.unlink(missing_ok=True)
         with self.unfinished.open("a", encoding="utf-8", newline="") as file:

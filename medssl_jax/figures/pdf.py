@@ -7,19 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pypdf
 from PIL import Image
 from pypdf.generic import DecodedStreamObject, NameObject, NumberObject, StreamObject
 
 from medssl_jax.errors import UserError
-from medssl_jax.figures.pixels import READ_WHOLE, decoded
+from medssl_jax.figures.pixels import READ_WHOLE, Pixels, decoded
 
 BYTES = 6 * READ_WHOLE  # of an image, unpacked; pypdf's own limit is 25 million pixels
 LIMITS: dict[str, Any] = dict.fromkeys(("zlib_maximum_output_length", "image_maximum_buffer_size", "maximum_declared_stream_length"), BYTES)
 PACKED = ("/Filter", "/DecodeParms", "/Length")  # keys of a stream that say how it is compressed
-
-Pixels = tuple[np.ndarray, int]  # uint8 [H, W, 3], and by how much it is smaller than what is stored
 
 
 def embedded(file: Path, smallest: int) -> Iterator[tuple[int, int, Pixels | Exception]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -15,10 +16,19 @@ DRAFTS = (2, 4, 8)  # fractions that a JPEG can be decoded at
 BAND = 256  # rows of the small image that are converted at a time
 DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
 WINDOW = (0.1, 99.9)  # percentiles that become black and white where values have signs, as those of `config.data.window` do
+TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 
 
-def decoded(picture: Image.Image) -> tuple[np.ndarray, int]:
-    """RGB uint8 [H, W, 3], and by how much it is smaller than what is stored. Raises UserError beyond LARGEST."""
+class Pixels(NamedTuple):
+    """RGB uint8 [H, W, 3], by how much it is smaller than what is stored, and the width and height of that."""
+
+    image: np.ndarray
+    scale: int
+    size: tuple[int, int]
+
+
+def decoded(picture: Image.Image) -> Pixels:
+    """What is shown, at a fraction of its size where it is huge. Raises UserError beyond LARGEST."""
     width, height = picture.size
     if width * height > LARGEST:
         raise UserError(f"has {width} x {height} pixels, and figures are read up to {LARGEST // 10**6} million; make it smaller")
@@ -27,17 +37,19 @@ def decoded(picture: Image.Image) -> tuple[np.ndarray, int]:
         scale = next((draft for draft in DRAFTS if draft >= scale), DRAFTS[-1])
         picture.draft("RGB", (width // scale, height // scale))
     left = max(1, round(scale * picture.width / width))
-    return (_rgb(picture), scale) if left == 1 else (_reduced(picture, left), scale)
+    return Pixels(_rgb(picture) if left == 1 else _reduced(picture, left), scale, (width, height))
 
 
-def upright(image: np.ndarray, picture: Image.Image) -> np.ndarray:
-    """[H, W, 3] as decoded of the picture, turned as its EXIF data say that the camera was held."""
+def upright(found: Pixels, picture: Image.Image) -> Pixels:
+    """What was decoded of the picture, turned as its EXIF data say that the camera was held."""
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     if orientation == 1:
-        return image
-    turned = Image.fromarray(image)
+        return found
+    turned = Image.fromarray(found.image)
     turned.getexif()[ExifTags.Base.Orientation] = orientation
-    return np.asarray(ImageOps.exif_transpose(turned))
+    width, height = found.size
+    size = (height, width) if orientation in TURNED else (width, height)
+    return Pixels(np.asarray(ImageOps.exif_transpose(turned)), found.scale, size)
 
 
 def colours(values: np.ndarray) -> np.ndarray:

@@ -72,18 +72,18 @@ def listed(paths: str) -> list[str]:
 
 
 class Joined:
-    """Sources one after another, each up to its number in `ends`; the classes of each are its own, numbered on, and a source without any
-    is a class. One source alone stays as it is."""
+    """Sources one after another, each up to its number in `ends`, empty ones left out; the classes of each are its own, numbered on, and a
+    source without any is a class. One source alone stays as it is."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self._sources = list(sources)
+        self._sources = [source for source in sources if len(source)]
         self.ends = list(accumulate(map(len, self._sources)))
         labels = [[describe(source, i).label for i in range(len(source))] for source in self._sources]
         highest = [max((label for label in own if label is not None), default=0) for own in labels]
         self._first = [0, *accumulate(label + 1 for label in highest)]
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, index: int) -> Example:
         which, own = self._find(index)

@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 from medssl_jax.data import tiff
 from medssl_jax.errors import UserError
 from medssl_jax.figures import pdf
-from medssl_jax.figures.files import MANY, PDF, find, name_of, plain
+from medssl_jax.figures.files import MANY, PDF, plain
 from medssl_jax.figures.pixels import colours, decoded, upright
 
 REDUCED = 254  # TIFF's tag of a page's kind, whose first bit is set where it is a smaller copy of another page
@@ -31,6 +31,7 @@ class Figure(NamedTuple):
       number: which image of that page, from 1.
       image: uint8 [H, W, 3], or None where `error` says why not.
       scale: pixels of the file that one pixel of `image` stands for, along each side; 1 unless it is huge.
+      size: width and height in pixels of the file.
       error: one sentence, or "".
     """
 
@@ -39,7 +40,12 @@ class Figure(NamedTuple):
     number: int
     image: np.ndarray | None
     scale: int = 1
+    size: tuple[int, int] = (0, 0)
     error: str = ""
+
+    def stored(self, corners: np.ndarray) -> np.ndarray:
+        """Corners int [..., 4] (x0, y0, x1, y1) in pixels of `image` as pixels of the file, whose sides `scale` need not divide."""
+        return np.minimum(self.scale * corners, self.size * 2)
 
 
 def where(source: str, page: int | str, number: int | str) -> str:
@@ -54,17 +60,10 @@ def sentence(named: str, said: str) -> str:
     return f"{named}{',' * (', page ' in named)} {said}."
 
 
-def figures(path: Path | str, smallest: int = SMALLEST) -> Iterator[Figure]:
-    """All figures of a folder, of a PDF, or of one image, read as they are asked for. Raises UserError where there is no file to read."""
-    path = Path(path).expanduser()
-    for file in find(path).files:
-        yield from figures_of(file, name_of(file, path), smallest)
-
-
 def figures_of(file: Path, source: str, smallest: int = SMALLEST) -> Iterator[Figure]:
     """The figures of one file: of an image one for each page, of a PDF its embedded images with sides of `smallest` px or more.
 
-    Raises nothing for a file that cannot be read, or a part of it: that comes as a figure with an error.
+    Raises nothing for a file that cannot be read, or a part of it: that comes as a figure with an error. There is one figure at least.
     """
     Image.MAX_IMAGE_PIXELS = None  # scans of 20,000 px are figures too; `decoded` has a limit of its own, before it decodes
     page = 1
@@ -102,15 +101,25 @@ def _image(file: Path, source: str) -> Iterator[Figure]:
     """The pages of an image file, smaller copies of a page left out."""
     try:
         with Image.open(file) as picture:
-            many = picture.format == "TIFF"  # an animated PNG, GIF or WebP is one figure: its first
-            for number, frame in enumerate(ImageSequence.Iterator(picture) if many else [picture], 1):
-                if not (many and frame.tag_v2.get(REDUCED, 0) & 1):  # type: ignore[attr-defined]
-                    image, scale = decoded(frame)
-                    yield Figure(source, number, 1, upright(image, frame), scale)
+            for number in _pages(picture):
+                yield Figure(source, number, 1, *upright(decoded(picture), picture))
     except UnidentifiedImageError:
         if file.suffix.lower() not in tiff.SUFFIXES:
             raise UserError("is no image, or a damaged one; get it again, or remove it") from None
-        yield Figure(source, 1, 1, colours(_other_tiff(file)))
+        image = colours(_other_tiff(file))
+        yield Figure(source, 1, 1, image, size=image.shape[1::-1])
+
+
+def _pages(picture: Image.Image) -> Iterator[int]:
+    """Turn to the pages of a TIFF, from 1, but for smaller copies of others; of an animated PNG, GIF or WebP to the first."""
+    none = True
+    for number, frame in enumerate(ImageSequence.Iterator(picture) if picture.format == "TIFF" else [], 1):
+        if not frame.tag_v2.get(REDUCED, 0) & 1:  # type: ignore[attr-defined]
+            none = False
+            yield number
+    if none:  # also where all say that they are copies
+        picture.seek(0)
+        yield 1
 
 
 def _other_tiff(file: Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from medssl_jax.figures.boxes import extent
 from medssl_jax.figures.layouts import SMALLEST, TINY, Layout
 from medssl_jax.figures.partition import partition
 
-SHIPPED = Path(__file__).with_name("rsiil_layouts.csv")  # 189 figures, MIT; see rsiil_layouts.LICENSE.txt
+OWN = Path(__file__).with_name("rsiil_layouts.csv")  # 189 figures, MIT; see rsiil_layouts.LICENSE.txt
 COLUMNS = ("figure", "x1", "y1", "x2", "y2")
 BLOT = "WesternBlot"
 OVERLAP = 2  # pixels that boxes of a layout may overlap by
@@ -45,7 +45,7 @@ def read_layouts(path: str = "") -> tuple[Published, ...]:
 
     Raises UserError for a file that is missing, has other columns, holds what is no box, or has no figure that can be used.
     """
-    table = Path(path).expanduser() if path else SHIPPED
+    table = Path(path).expanduser() if path else OWN
     if not table.is_file():
         raise UserError(f"the table of layouts {table} does not exist; it is a CSV with the columns {', '.join(COLUMNS)}.")
     rows = defaultdict(list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
@@ -13,15 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from medssl_jax.errors import UserError
+from medssl_jax.figures.claim import claim
 from medssl_jax.figures.cut import Boxes, Find, cut
 from medssl_jax.figures.files import Found, find, name_of
 from medssl_jax.figures.panels import Row, current, settled, share_of, stamp, write_lines
 from medssl_jax.figures.sheet import key_of, write_sheet
-from medssl_jax.figures.task import PANELS, RECORD, TABLE, THUMBNAILS, Task, path_of
+from medssl_jax.figures.task import PANELS, RECORD, TABLE, THUMBNAILS, Task, partial_of, path_of
 from medssl_jax.figures.xycut import xycut
 from medssl_jax.machine import cores
 from medssl_jax.report.words import counted
-from medssl_jax.train.logging import read_json, say
+from medssl_jax.train.logging import say
 
 TELL = 10.0  # seconds between lines where there is no terminal
 
@@ -38,7 +38,7 @@ def separate(task: Task) -> None:
     stamps = {name: stamp(file) for name, file in files.items()}
     detect = finder(task)
     _check_apart(task, found)
-    _claim(task, task.record(getattr(detect, "mark", "")))
+    claim(task.out, RECORD, task.record(getattr(detect, "mark", "")), str(task.share[0]))
     part = task.part(number)
     with part.held():
         kept, old = settled(part.lines(), stamps, task.out)
@@ -55,26 +55,6 @@ def _check_apart(task: Task, found: Found) -> None:
     real = task.out.resolve()
     if not found.folders.isdisjoint((real, *real.parents)):
         raise UserError(f"--out={task.out} lies in the folder of the figures, where panels would be taken for figures; choose another.")
-
-
-def _claim(task: Task, told: Mapping[str, object]) -> None:
-    """Make `out` this command's own, with the record `told`. Raises UserError where it is another's."""
-    out, record = task.out, task.out / RECORD
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out={out} is a file; choose a folder, new or empty.")
-    foreign = out.is_dir() and any(RECORD not in path.name for path in out.iterdir())
-    if not record.exists():  # asked last: another share may have begun meanwhile
-        if foreign:
-            raise UserError(f"{out} holds files but no separated figures (no {RECORD}); choose an empty or new --out.")
-        out.mkdir(parents=True, exist_ok=True)
-        partial = record.with_name(f"{RECORD}.{task.share[0]}.partial")
-        partial.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        partial.replace(record)
-    theirs = read_json(record, dict, "choose another --out")
-    differ = [key for key, value in told.items() if theirs.get(key) != value]
-    if differ:
-        there, here = theirs.get(differ[0]), told[differ[0]]
-        raise UserError(f"{out} holds what was cut with {differ[0]}={there}, and it is {here} here; choose another --out.")
 
 
 def finder(task: Task) -> Find:
@@ -95,10 +75,12 @@ def _told(lines: Iterator[list[Row]], count: int) -> Iterator[list[Row]]:
     """The same, with a bar on a terminal and a line now and then elsewhere."""
     begun = said = time.perf_counter()
     bar = tqdm(total=count, desc="separate", unit="file", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    for done, own in enumerate(lines, 1):
+    seen: set[str] = set()
+    for own in lines:
         yield own
-        bar.update()
-        now = time.perf_counter()
+        seen.update(one["source"] for one in own)
+        done, now = len(seen), time.perf_counter()
+        bar.update(done - bar.n)
         if bar.disable and (now - said > TELL or done == count):
             said = now
             say(f"separate: {done}/{count} files, {done / (now - begun):.1f} files/s, {(count - done) * (now - begun) / done:.0f} s left")
@@ -106,18 +88,20 @@ def _told(lines: Iterator[list[Row]], count: int) -> Iterator[list[Row]]:
 
 
 def _forget(task: Task, lines: Sequence[Row]) -> None:
-    """Remove what was left of figures as they no longer are."""
+    """Remove what was left of figures as they no longer are, or that were not finished."""
     for one in lines:
         path_of(task.out / THUMBNAILS, one, ".jpg").unlink(missing_ok=True)
         if one["crop"]:
-            (task.out / one["crop"]).unlink(missing_ok=True)
+            crop = task.out / one["crop"]
+            crop.unlink(missing_ok=True)
+            partial_of(crop).unlink(missing_ok=True)
 
 
 def _join(task: Task, stamps: Mapping[str, str], left_out: str) -> None:
     """Write panels.csv and index.html of all shares. Raises UserError where not one figure was cut."""
     number, count = task.share
     parts = [task.part(n + 1) for n in range(count)]
-    lines = [one for part in parts if part.finished.exists() for one in current(part.lines(), stamps)[0]]
+    lines = [one for part in parts for one in current(part.lines(), stamps)[0]]
     left = Counter(share_of(source, count) for source in stamps.keys() - {one["source"] for one in lines})
     if left:
         to_go = ", ".join(f"--shard={share}/{count} has {left[share]}" for share in sorted(left))

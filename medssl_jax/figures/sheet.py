@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from medssl_jax.figures.looks import PHOTOGRAPH, PLOT
+from medssl_jax.figures.panels import Row
 from medssl_jax.figures.read import where
 from medssl_jax.report import style
 from medssl_jax.report.words import counted
@@ -33,7 +34,6 @@ LEGEND = "<p class=soft>{}; numbers as in panels.csv, each a link to its crop.</
     ", ".join(f'<b style="color: {colour}">&#9633;</b> {kind}' for kind, colour in COLOURS.items())
 )
 
-Row = Mapping[str, str]
 Key = tuple[str, str, str]  # source, page, number of the figure on it
 
 

@@ -28,10 +28,10 @@ def best_boxes(found: dict[str, jax.Array], size: int) -> tuple[jax.Array, jax.A
     scores = jnp.sqrt(jax.nn.sigmoid(found["objectness"]) * jax.nn.sigmoid(found["quality"]))
     scores, chosen = jax.lax.top_k(scores, min(KEPT, scores.shape[1]))
     boxes = jnp.take_along_axis(boxes, chosen[..., None], axis=1)
-    return boxes, jnp.where(jax.vmap(survivors)(boxes), scores, 0.0)
+    return boxes, jnp.where(jax.vmap(non_maximum_suppression)(boxes), scores, 0.0)
 
 
-def survivors(boxes: jax.Array, same: float = SAME) -> jax.Array:
+def non_maximum_suppression(boxes: jax.Array, same: float = SAME) -> jax.Array:
     """Greedy non-maximum suppression of boxes [K, 4], the surest first: whether each stays, bool [K].
 
     A box goes where its IoU with an earlier one that stays is above `same`.

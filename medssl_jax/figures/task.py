@@ -62,6 +62,11 @@ def path_of(folder: Path, about: Mapping[str, Any], ending: str) -> Path:
     return folder / source.parent / f"{_short(f'{source.stem}_{source.suffix[1:]}')}{page}{ending}"
 
 
+def partial_of(path: Path) -> Path:
+    """Where a file is until it is whole."""
+    return path.with_name(f"{path.name}.partial")
+
+
 def _short(name: str) -> str:
     """The name, or its beginning with eight digits that tell it from others that begin alike."""
     text = name.encode()

@@ -90,7 +90,7 @@ def assign(boxes: jax.Array, valid: jax.Array, places: jax.Array, strides: jax.A
 
     A place learns a box that it lies in, if it is within RADIUS strides of its centre in x and in y and the furthest of the box's edges is
     within the level's range: over REACH / 2 and up to REACH strides. Of several boxes it learns the smallest. A box that no place would
-    learn so (a long and narrow one between the places of its level) is learned by the finest level.
+    learn so (a long and narrow one between the places of its level) is learned by the finest level, if a place of that lies in it.
 
     Args:
       boxes: [B, M, 4], padded.
