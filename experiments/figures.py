@@ -27,6 +27,7 @@ from medssl_jax.figures.read import figures_of
 from medssl_jax.train.logging import read_json, say, write_json
 
 RECORD = "figures.json"
+TOUCHING, APART = "touching", 1.0  # figures with two panels no more than so many px apart
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,24 +51,36 @@ def own(boxes: Path, images: Path, ways: Mapping[str, Cutter], record: Path | No
 
 
 def measure(data: Path, ways: Mapping[str, Cutter], record: Path) -> int:
-    """Scores of every way to cut, of all figures and article by article, into `record`; 0. Raises UserError for what cannot be read."""
+    """Scores of every way to cut, of all figures, of those with touching panels, and article by article, into `record`; 0.
+
+    Raises UserError for what cannot be read.
+    """
     truths = read_boxes(data / "panels.csv")
-    told = scored(truths, data / "images", ways, _articles(data, truths))
+    touching = [name for name, boxes in truths.items() if touch(boxes)]
+    groups = {TOUCHING: touching} if touching else {}
+    told = scored(truths, data / "images", ways, groups | _articles(data, truths))
     write_json(record, {"dataset": data.name, "code": commit.current(), "detector": ways[DETECTOR].mark, **told})
     print(table(record))
     return 0
 
 
-def scored(truths: Mapping[str, np.ndarray], images: Path, ways: Mapping[str, Cutter], articles: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Scores of every way to cut, also with letters and labels, over all figures and article by article (see `cutters.summary`)."""
+def touch(boxes: np.ndarray) -> bool:
+    """Whether two of these panels [N, 4] lie no more than a pixel apart."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    between = np.maximum(low[:, None] - high[None], low[None] - high[:, None]).max(-1)
+    return bool((between[np.triu_indices(len(boxes), 1)] <= APART).any())
+
+
+def scored(truths: Mapping[str, np.ndarray], images: Path, ways: Mapping[str, Cutter], groups: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Scores of every way to cut, also with letters and labels, over all figures and group by group (see `cutters.summary`)."""
     ways = {**ways, **{f"{name}, with labels": labelled(ways[name]) for name in (CONTROL, DETECTOR) if name in ways}}
     say(f"{len(truths)} figures in {images}, cut by {', '.join(ways)}.")
     cuts = cut((Sample(name, _image(images, name), boxes) for name, boxes in truths.items()), ways)
-    return summary(cuts, {EVERY: list(truths), **articles})
+    return summary(cuts, {EVERY: list(truths), **groups})
 
 
 def table(record: Path) -> str:
-    """Markdown: the scores of all figures a method in both conventions, AP@.5 article by article, and the detector's paired differences."""
+    """Markdown: the scores of all figures a method in both conventions, AP@.5 group by group, and the detector's paired differences."""
     if not record.exists():
         return NOTHING
     return "\n\n".join(_tables(read_json(record, dict, "measure again")))

@@ -221,6 +221,19 @@ def test_what_is_missing_is_told_and_the_rest_measured(tmp_path, capsys):
     assert "real: passed over" in capsys.readouterr().err
 
 
+def test_panels_that_touch():
+    first = np.float32([0, 0, 50, 50])
+    for second, near in (
+        ([51, 0, 90, 50], True),
+        ([52, 0, 90, 50], False),
+        ([0, 50, 50, 90], True),
+        ([40, 40, 90, 90], True),
+        ([80, 51, 90, 90], False),
+    ):
+        assert figures.touch(np.stack([first, np.float32(second)])) == near
+    assert not figures.touch(first[None])
+
+
 def test_a_detector_that_saw_the_images_is_refused(data, tmp_path, capsys):
     run = tiny.untrained_run(tmp_path / "run")
     layouts = {"figures": {"style": {"layouts": str(data / semireal.LAYOUTS)}}}
