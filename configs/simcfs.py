@@ -17,7 +17,9 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from medssl_jax.config import base, figures
-from medssl_jax.figures.style import Style
+from medssl_jax.figures.style import COUNTS, Style
+
+SINGLE = 20.0  # weight of figures of one panel beside the other counts: folders hold such too, and ImageCLEF's set next to none
 
 
 def get_config(size: str = "small") -> ConfigDict:
@@ -26,7 +28,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c.name = "simcfs"
     # side: scale_free (ours) | original (in cells of the levels; its own weight is 0.05) | symmetric (the control) | none
     c.method = ConfigDict({"name": "simcfs", "side": "scale_free", "side_weight": 0.25})
-    c.figures = figures(style=ConfigDict(dataclasses.asdict(Style())))
+    c.figures = figures(style=ConfigDict(dataclasses.asdict(Style(counts=(SINGLE, *COUNTS[1:])))))
     c.model.update({"name": "detector", "width": 32, "norm": "group"})
     c.model.blocks = 2  # of the detector's stages
     c.data.tile = 256  # side that images of class folders are scaled to

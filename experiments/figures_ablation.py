@@ -45,6 +45,7 @@ DIGITS = 4
 COMMON = {
     "figures.size": 192,
     "figures.validation": 64,
+    "figures.style.counts": Style().counts,
     "model.width": 24,
     "model.blocks": 1,
     "pretrain.steps": 800,

@@ -1,4 +1,4 @@
-"""Write the tables of experiments/README.md and its pictures from the records alone: `python -m experiments.render [--check]`."""
+"""Write the tables and pictures of experiments/README.md, and a table of README.md, from the records: `python -m experiments.render`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from experiments import (
     figures,
     figures_ablation_table,
     figures_speed,
+    front,
     landmarks,
     packed_speed,
     plots,
@@ -34,7 +35,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.evaluate import PairedDifference
 from medssl_jax.report.words import amount_name, signed
 
-PAGE = Path(__file__).resolve().parent / "README.md"
+PAGES = tuple(folder / "README.md" for folder in list(Path(__file__).resolve().parents)[:2])
 METRICS = {
     "segmentation": ("dice",),
     "ablation": ("dice",),
@@ -61,10 +62,13 @@ def main(arguments: Sequence[str]) -> int:
     """Rewrite what stands between the markers of the page; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=Path, default=RECORDS, help="where results are kept; those of the project where nothing is given")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the Markdown file with the markers; pictures go to figures/ beside it")
+    parser.add_argument(
+        "--page", type=Path, help="one Markdown file with markers, in place of the project's; pictures go to figures/ beside it"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where the page is not what the records say")
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: render(asked.records, asked.page, asked.check))
+    pages = [asked.page] if asked.page else PAGES
+    return cli.guarded(lambda: max(render(asked.records, page, asked.check) for page in pages))
 
 
 def render(records: Path, page: Path, check: bool) -> int:
@@ -80,7 +84,7 @@ def render(records: Path, page: Path, check: bool) -> int:
     if check:
         print(f"{page} is {'what the records say' if before == after else 'not what the records say; run this again without --check'}.")
         return int(before != after)
-    for table in PICTURES:
+    for table in (table for table in PICTURES if f"<!-- table {table} small -->" in after):
         draw(table, records, "small", page.parent / "figures")
     page.write_text(after)
     return 0
@@ -297,6 +301,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "savings": savings_table,
     "unlabelled": lambda records, budget: unlabelled.table(records),
     "landmarks": lambda records, budget: landmarks.table(records / landmarks.RECORD),
+    "figures-front": lambda records, _: front.table(records),
     "figures": lambda records, _: figures.table(records / figures.RECORD),
     "figures-semireal": lambda records, _: semireal.table(records / semireal.RECORD),
     "figures-imageclef": lambda records, _: trivial.table(records / trivial.RECORD),
