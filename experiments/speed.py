@@ -25,14 +25,14 @@ from configs import byol, simclr, tower
 from experiments import commit
 from experiments.jax_side import MODALITY, JaxSide
 from experiments.machine import machine, share_accelerator
-from experiments.records import RECORDS
+from experiments.records import RECORDS, keep
 from experiments.speed_table import RECORD, table
 from experiments.throughput import BUDGETS, Case
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
 from medssl_jax.errors import UserError
 from medssl_jax.memory import keep_pages
-from medssl_jax.train.logging import read_json, say, write_json
+from medssl_jax.train.logging import say
 
 STEPS = flags.DEFINE_integer("steps", 20, "Timed steps of every stage in a round.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each framework takes.", lower_bound=1)
@@ -187,13 +187,6 @@ def ratios(ours: dict[str, np.ndarray], theirs: dict[str, dict[str, np.ndarray]]
     return found
 
 
-def keep(record: Path, row: dict[str, Any]) -> None:
-    """Write a row in the place of its device and case; other rows stay."""
-    told = read_json(record, dict, "measure again in another --record") if record.exists() else {}
-    name = "-".join(map(str, row["case"].values()))
-    write_json(record, {**told, f"{row['device']}: {name}": row})
-
-
 def chosen() -> list[ConfigDict]:
     """The config that is named, or those of the budget."""
     if cli.CONFIG.value:
@@ -209,11 +202,13 @@ def main() -> None:
     os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # what it takes to compile is to be seen
     record, command = Path(OUT.value), shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]])
     record.parent.mkdir(parents=True, exist_ok=True)
+    channels, device = CHANNELS[BUDGET.value], jax.devices()[0].device_kind
     how = {"command": command, "steps": STEPS.value, "rounds": ROUNDS.value, "code": commit.current()}
     for config in chosen():
-        row = measure(config, CHANNELS[BUDGET.value], STEPS.value, ROUNDS.value)
-        say(f"speed: {', '.join(map(str, row['case'].values()))}")
-        keep(record, {**row, **how, "device": jax.devices()[0].device_kind, "machine": machine()})
+        name = "-".join(map(str, case_of(config, channels).values()))
+        say(f"speed: {name}")
+        row = {**measure(config, channels, STEPS.value, ROUNDS.value), **how, "device": device, "machine": machine()}
+        keep(record, f"{device}: {name}", row)
     print(table(record))
 
 

@@ -25,7 +25,7 @@ from experiments import commit
 from experiments.cut_tables import NOTHING, markdown
 from experiments.grid import CONFIGS, set_option
 from experiments.machine import machine
-from experiments.records import RECORDS
+from experiments.records import RECORDS, keep
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
 from medssl_jax.data.sources import Unlabelled, open_dataset
@@ -35,7 +35,7 @@ from medssl_jax.memory import keep_pages
 from medssl_jax.pretrain import feed_tiles
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train import optimizer
-from medssl_jax.train.logging import read_json, say, write_json
+from medssl_jax.train.logging import read_json, say
 from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
@@ -165,11 +165,16 @@ def _timed(step: Step, state: State, batches: Iterator[Any], steps: int, images:
 
 def read_files(config: ConfigDict, folder: Path, mesh: jax.sharding.Mesh) -> Iterator[Any]:
     """Batches of tiles of image files, by the run's own pipeline."""
-    for i, image in enumerate(images(FILES, 4 * config.data.tile)):
-        Image.fromarray(image).save(folder / f"{i}.png")
+    write_files(folder, config.data.tile)
     config.data.path = str(folder)
     tiles = TileSource(Unlabelled(open_dataset(config.data).pool), config.data.tile)
     return feed_tiles(config, tiles, mesh, 0)
+
+
+def write_files(folder: Path, tile: int) -> None:
+    """The image files, PNG, each of four by four tiles."""
+    for i, image in enumerate(images(FILES, 4 * tile)):
+        Image.fromarray(image).save(folder / f"{i}.png")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -197,8 +202,7 @@ def run(asked: argparse.Namespace) -> int:
         if not asked.only or case.method in asked.only:
             say(f"throughput: {case.name}")
             row = {**measure(case, asked.steps), "device": device, "machine": machine(), "code": commit.current()}
-            told = read_json(asked.record, dict, "measure again in another --record") if asked.record.exists() else {}
-            write_json(asked.record, {**told, f"{device}: {case.name}": row})
+            keep(asked.record, f"{device}: {case.name}", row)
     print(table(asked.record))
     return 0
 

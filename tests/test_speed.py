@@ -11,6 +11,7 @@ import tiny
 
 from experiments import render, speed, speed_table
 from experiments.machine import share_accelerator
+from experiments.records import keep
 from medssl_jax.errors import UserError
 
 
@@ -105,8 +106,8 @@ def test_records_are_kept_by_device_and_case_and_rendered(tmp_path):
     alone = copy.deepcopy(row(jax=(10.0, 10.0)))
     alone["case"]["method"], alone["device"] = "simclr", "NVIDIA H200"
     for one in (row(jax=(1.0, 1.0)), alone, both):
-        speed.keep(record, one)
-    assert list(json.loads(record.read_text())) == ["cpu: tower-unet-64-1-32-float32", "NVIDIA H200: simclr-unet-64-1-32-float32"]
+        keep(record, f"{one['device']}: {one['case']['method']}", one)
+    assert list(json.loads(record.read_text())) == ["cpu: tower", "NVIDIA H200: simclr"]
     page = render.PARTS["speed"](tmp_path, "small")
     assert page.index("**cpu**") < page.index("**NVIDIA H200**")
     times = "75.0 (100.0) | 427 | 125.0 (150.0) | 256 | 75.0 (90.0) | 427 | 1.00 (0.90 to 1.20)"
