@@ -87,7 +87,7 @@ class TorchSide:
         return run
 
     def _tensor(self, x: np.ndarray) -> Tensor:
-        return torch.tensor(np.moveaxis(x, 3, 1)).to(self.device).contiguous(memory_format=self.layout)
+        return torch.tensor(np.moveaxis(x, 3, 1)).contiguous(memory_format=self.layout).to(self.device)
 
     def _augment(self) -> list[Tensor]:
         with torch.no_grad():

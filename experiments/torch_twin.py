@@ -6,6 +6,7 @@ Written as a PyTorch user would: NCHW modules, batched tensor augmentations, aut
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from typing import Any
@@ -58,9 +59,9 @@ class Twin(nn.Module):
         """The parameters with a gradient, by their names."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
 
-    def autocast(self, like: Tensor) -> torch.autocast:
+    def autocast(self, like: Tensor) -> contextlib.AbstractContextManager[Any]:
         """Where encoder and decoder run."""
-        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.half)
+        return torch.autocast(like.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
 
 
 class SimCLR(Twin):

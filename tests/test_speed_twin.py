@@ -159,6 +159,18 @@ def test_augmentations_are_the_same_formulas(rng):
     assert kept.mean((1, 2, 3)).tolist() == [0.5] * 3
 
 
+@pytest.mark.parametrize(("name", "curve"), [("tower", "fixed"), ("tower", "random"), ("byol", None)])
+def test_all_is_made_on_the_device_of_the_images(name, curve):
+    c = small(name)
+    if curve:
+        c.method.proxy.curve = curve
+    twin = torch_twin.build(c, dataclasses.replace(RECIPES["fluorescence"], size=20), 3).to("meta")
+    views = twin.views(torch.zeros(8, 3, 28, 28, dtype=torch.uint8, device="meta"))  # an operation with a tensor from elsewhere fails
+    assert {view.device.type for view in views} == {"meta"}
+    assert views[1].shape == (8, 3, 20, 20)
+    assert twin(*views).device.type == "meta"
+
+
 @pytest.mark.parametrize("modality", ["brightfield", "fluorescence"])
 def test_views_are_drawn_within_what_the_recipe_says(modality):
     recipe = dataclasses.replace(RECIPES[modality], size=20)
