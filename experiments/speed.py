@@ -91,28 +91,27 @@ def torch_sides(config: ConfigDict, ours: JaxSide) -> tuple[dict[str, Runs], dic
     told: dict[str, Side] = {}
     for name in LAYOUTS:
         side = TorchSide(config, recipe, image, given, params, name, device)
-        if (loss := first_loss(name, side.loss)) is not None:
-            same_work(ours.parameters(), side.parameters(), ours.loss(), loss, SAME_LOSS[precision(config.model.dtype, device)])
-            seconds = side.first_calls()
-            runs[name] = side.runs()
-            told[name] = {"compile_s": round(seconds["augmentation"] + seconds["forward+backward"], 1), "bytes": side.bytes()}
+        if (found := started(name, side, ours, SAME_LOSS[precision(config.model.dtype, device)])) is not None:
+            runs[name], told[name] = side.runs(), found
     return runs, told
+
+
+def started(name: str, side: Any, ours: JaxSide, tolerance: float) -> Side | None:
+    """What a side took to compile and to hold, once it is known to do the same work; None, with a sentence, where torch.compile fails."""
+    try:
+        same_work(ours.parameters(), side.parameters(), ours.loss(), side.loss(), tolerance)
+        seconds = side.first_calls()
+    except RuntimeError as error:  # torch's own, by what is missing: a C++ compiler, Python's headers, Triton
+        if name != "compiled":
+            raise
+        print(f"torch.compile cannot compile here and is left out: {str(error).strip().splitlines()[0]}")
+        return None
+    return {"compile_s": round(seconds["augmentation"] + seconds["forward+backward"], 1), "bytes": side.bytes()}
 
 
 def precision(dtype: str, device: str) -> str:
     """What convolutions of that type are computed in."""
     return "TF32" if (dtype, device) == ("float32", "cuda") else dtype
-
-
-def first_loss(name: str, loss: Callable[[], float]) -> float | None:
-    """The loss; None, with a sentence, where torch.compile has no compiler for it."""
-    if name != "compiled":
-        return loss()
-    try:
-        return loss()
-    except RuntimeError as error:  # torch's own, by what is missing: a C++ compiler, Python's headers, Triton
-        print(f"torch.compile cannot compile here and is left out: {str(error).strip().splitlines()[0]}")
-        return None
 
 
 def same_work(parameters: int, twins: int, loss: float, twins_loss: float, tolerance: float) -> None:

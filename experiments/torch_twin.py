@@ -43,9 +43,9 @@ class Twin(nn.Module):
     def __init__(self, config: ConfigDict, recipe: Recipe, channels: int) -> None:
         super().__init__()
         m = config.model
-        self.recipe, self.half = recipe, m.dtype == "bfloat16"
+        self.recipe, self.mixed = recipe, m.dtype == "bfloat16"
         self.encoder = networks.encoder(m, channels)
-        self.projector = networks.Projector(self.encoder.widths[-1], *m.projection, self.norm)
+        self.projector = networks.Projector(self.encoder.widths[-1], *m.projection, norm=self.norm)
 
     def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 | uint16 [B, C, H, W] -> two views [B, C, S, S]."""
@@ -61,7 +61,7 @@ class Twin(nn.Module):
 
     def autocast(self, like: Tensor) -> contextlib.AbstractContextManager[Any]:
         """Where encoder and decoder run."""
-        return torch.autocast(like.device.type, torch.bfloat16) if self.half else contextlib.nullcontext()
+        return torch.autocast(like.device.type, torch.bfloat16) if self.mixed else contextlib.nullcontext()
 
 
 class SimCLR(Twin):
@@ -111,7 +111,7 @@ class BYOL(Twin):
     def __init__(self, config: ConfigDict, recipe: Recipe, channels: int) -> None:
         super().__init__(config, recipe, channels)
         out = config.model.projection[1]
-        self.predictor = networks.Projector(out, *config.model.projection, self.norm)
+        self.predictor = networks.Projector(out, *config.model.projection, norm=self.norm)
         self.teacher = copy.deepcopy(nn.ModuleDict({"encoder": self.encoder, "projector": self.projector})).requires_grad_(False)
         self.steps, self.decay = config.pretrain.steps, float(config.method.decay)
 

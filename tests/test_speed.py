@@ -70,14 +70,34 @@ def test_beside_torch_both_layouts_are_timed(monkeypatch):
     assert found["sides"]["eager"]["bytes"] is None
 
 
-def test_a_missing_compiler_is_told(capsys):
-    def failing():
-        raise RuntimeError("No working C++ compiler\nmore")
+class Side:
+    """Of PyTorch or JAX, with a loss of 1.0; what is compiled ends in an error."""
 
-    assert speed.first_loss("compiled", failing) is None
+    def __init__(self, error=None):
+        self.error = error
+
+    def parameters(self):
+        return 10
+
+    def loss(self):
+        return 1.0
+
+    def first_calls(self):
+        if self.error:
+            raise self.error
+        return {"augmentation": 1.25, "forward": 9.0, "forward+backward": 2.5, "full step": 9.0}
+
+    def bytes(self):
+        return 7
+
+
+def test_a_missing_compiler_is_told(capsys):
+    assert speed.started("compiled", Side(), Side(), 1e-3) == {"compile_s": 3.8, "bytes": 7}
+    failing = Side(RuntimeError("No working C++ compiler\nmore"))
+    assert speed.started("compiled", failing, Side(), 1e-3) is None
     assert capsys.readouterr().out == "torch.compile cannot compile here and is left out: No working C++ compiler\n"
     with pytest.raises(RuntimeError):
-        speed.first_loss("NCHW", failing)
+        speed.started("NCHW", failing, Side(), 1e-3)
 
 
 def test_sides_take_turns():
