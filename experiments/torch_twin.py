@@ -45,7 +45,8 @@ class Twin(nn.Module):
         m = config.model
         self.recipe, self.mixed = recipe, m.dtype == "bfloat16"
         self.encoder = networks.encoder(m, channels)
-        self.projector = networks.Projector(self.encoder.widths[-1], *m.projection, norm=self.norm)
+        hidden, out = m.projection
+        self.projector = networks.Projector(self.encoder.widths[-1], hidden, out, self.norm)
 
     def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 | uint16 [B, C, H, W] -> two views [B, C, S, S]."""
@@ -110,8 +111,8 @@ class BYOL(Twin):
 
     def __init__(self, config: ConfigDict, recipe: Recipe, channels: int) -> None:
         super().__init__(config, recipe, channels)
-        out = config.model.projection[1]
-        self.predictor = networks.Projector(out, *config.model.projection, norm=self.norm)
+        hidden, out = config.model.projection
+        self.predictor = networks.Projector(out, hidden, out, self.norm)
         self.teacher = copy.deepcopy(nn.ModuleDict({"encoder": self.encoder, "projector": self.projector})).requires_grad_(False)
         self.steps, self.decay = config.pretrain.steps, float(config.method.decay)
 
