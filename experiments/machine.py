@@ -12,9 +12,14 @@ from typing import Any
 from medssl_jax.machine import cores
 
 
+def share_accelerator() -> None:
+    """Have JAX take an accelerator's memory as it needs it, so that PyTorch finds some too. Call before JAX starts."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
 def machine() -> dict[str, Any]:
     """What it ran on, with the load of the last minute."""
-    names = ("jax", "jaxlib", "flax", "torch")
+    names = ("jax", "jaxlib", "flax", "torch", "torchvision", "lightly")
     versions = {name: version(name) for name in names if importlib.util.find_spec(name)}
     return {"cpu": _cpu(), "cores": cores(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), **versions}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl_jax.errors import UserError
+from medssl_jax.train.logging import read_json, write_json
 
 RECORDS = Path(__file__).resolve().parent / "records"
 KEY = ("init", "label_unit", "labels", "subset")
@@ -53,6 +54,12 @@ class Book:
 def key(record: Record) -> Key:
     """The place of a cell in its group."""
     return tuple(record[name] for name in KEY)  # type: ignore[return-value]
+
+
+def keep(path: Path, name: str, row: Record) -> None:
+    """Write a row under its name into a JSON file of rows, where the others stay. Raises UserError for a file that holds something else."""
+    told = read_json(path, dict, "measure again in another --record") if path.exists() else {}
+    write_json(path, {**told, name: row})
 
 
 def _parse(line: str, path: Path, number: int) -> Record:

@@ -1,17 +1,18 @@
-"""Milliseconds that a train step takes, beside the same step in PyTorch: `python -m experiments.speed` (see README.md).
+"""Milliseconds that a train step takes, beside the same step in PyTorch: `python -m experiments.speed [--budget=full]` (see README.md).
 
-Both run in one process and take turns, so that both see the same machine. PyTorch is optional: `pip install medssl_jax[speed]`.
+All run in one process and take turns, so that all see the same machine: JAX, PyTorch eager in two memory layouts, and torch.compile. On a
+GPU PyTorch runs there too, and JAX takes its memory as it needs it, unless XLA_PYTHON_CLIENT_PREALLOCATE says otherwise. PyTorch is
+optional: `pip install medssl_jax[speed]`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 import shlex
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,115 +21,104 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import simclr, tower
-from experiments.machine import machine
+from configs import byol, simclr, tower
+from experiments import commit
+from experiments.jax_side import MODALITY, JaxSide
+from experiments.machine import machine, share_accelerator
+from experiments.records import RECORDS, keep
+from experiments.speed_table import RECORD, table
+from experiments.throughput import BUDGETS, Case
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
 from medssl_jax.errors import UserError
 from medssl_jax.memory import keep_pages
-from medssl_jax.train import mesh as meshes
-from medssl_jax.train import optimizer
-from medssl_jax.train.state import init_state
-from medssl_jax.train.step import example_keys, make_step
+from medssl_jax.train.logging import say
 
 STEPS = flags.DEFINE_integer("steps", 20, "Timed steps of every stage in a round.", lower_bound=1)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each framework takes.", lower_bound=1)
-OUT = flags.DEFINE_string("record", None, "A .json file to write the result to.")
+BUDGET = flags.DEFINE_enum("budget", "small", BUDGETS, "small: two CPU cores, images of one channel; full: an accelerator, RGB.")
+OUT = flags.DEFINE_string("record", str(RECORDS / RECORD), "The .json file where the numbers are kept, by device and case.")
 
 STAGES = ("augmentation", "forward", "forward+backward", "full step")
-CHANNELS, MODALITY, DTYPE = 1, "brightfield", np.uint16  # the built-in sample's
-VIEWS = {"tower": ("clean", "corrupted"), "simclr": ("first", "second")}  # in the order that the twin's loss takes them
+CHANNELS = {"small": 1, "full": 3}  # one is the built-in sample's
+VIEWS = {"tower": ("clean", "corrupted"), "simclr": ("first", "second"), "byol": ("first", "second")}  # in the order of the twin's loss
+CASES = {
+    "small": tuple(Case(method, "resnet18", 64, 16, "float32") for method in VIEWS),  # after the default configs
+    "full": (
+        *(Case(method, "resnet50", 224, 128, dtype) for dtype in ("bfloat16", "float32") for method in VIEWS),
+        *(Case(method, "resnet18", 224, 256, "bfloat16") for method in VIEWS),
+        *(Case(method, "unet", 224, 64, "bfloat16") for method in VIEWS),
+    ),
+}
 WARM_UP = 3  # steps that are not timed
-SAME_LOSS = 1e-3  # relative difference of the two frameworks' losses of the same parameters and views
+SAME_LOSS = {"float32": 1e-3, "TF32": 1e-2, "bfloat16": 5e-2}  # relative difference of two losses of the same parameters and views
 
 Runs = dict[str, Callable[[], Any]]
+Side = dict[str, Any]
 
 
-class JaxSide:
-    """The project's own step and its stages, compiled for `config`."""
+def torch_device() -> str | None:
+    """Where PyTorch can run beside JAX: cpu or cuda; None, with a sentence, where it cannot."""
+    if not importlib.util.find_spec("torch"):
+        print("PyTorch is not installed, so JAX is timed alone; pip install torch for the comparison.")
+        return None
+    if jax.default_backend() == "cpu":
+        return "cpu"
+    import torch
 
-    def __init__(self, config: ConfigDict) -> None:
-        mesh = meshes.make_mesh(jax.devices()[:1])
-        method, update = methods.build(config, CHANNELS, MODALITY), optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
-        slots = np.arange(config.pretrain.batch, dtype=np.int32)
-        self.compile_s: dict[str, float] = {}
-        self.batch = meshes.to_devices(mesh, {"image": images(config), "slot": slots})
-        start = jax.jit(lambda key: init_state(method, update, key, self.batch), out_shardings=meshes.replicated(mesh))
-        self.state, self.donated = start(jax.random.key(0)), start(jax.random.key(0))
-        places = jax.tree.map(lambda x: x.sharding, self.state)
-        look = jax.jit(lambda state, batch: method.views(example_keys(state.key, state.step, batch["slot"]), batch))
-        self.augment = self._compile("augmentation", look, self.state, self.batch)
-        self.views = self.augment(self.state, self.batch)
-        self.inputs = (self.state.params, self.state.carried, self.views, self.state.step)
-        self.forward = self._compile("forward", jax.jit(method.loss), *self.inputs)
-        self.backward = self._compile("forward+backward", jax.jit(jax.value_and_grad(method.loss, has_aux=True)), *self.inputs)
-        self.step = self._compile("full step", make_step(method, update, mesh, places), self.donated, self.batch)
-
-    def runs(self) -> Runs:
-        """The stages, each blocking until it is done."""
-        calls: Runs = {
-            "augmentation": lambda: self.augment(self.state, self.batch),
-            "forward": lambda: self.forward(*self.inputs),
-            "forward+backward": lambda: self.backward(*self.inputs),
-            "full step": self._full,
-        }
-        return {stage: partial(_blocking, call) for stage, call in calls.items()}
-
-    def parameters(self) -> int:
-        """How many numbers are learned."""
-        return sum(x.size for x in jax.tree.leaves(self.state.params))
-
-    def _full(self) -> Any:
-        self.donated, logs = self.step(self.donated, self.batch)
-        return self.donated.params, logs
-
-    def _compile(self, stage: str, function: Any, *arguments: Any) -> Callable:
-        began = time.perf_counter()
-        compiled = function.lower(*arguments).compile()
-        self.compile_s[stage] = round(time.perf_counter() - began, 2)
-        return compiled
+    if jax.default_backend() == "gpu" and torch.cuda.is_available():
+        return "cuda"
+    print(f"JAX runs on {jax.default_backend()} and PyTorch cannot, so JAX is timed alone.")
+    return None
 
 
-def _blocking(call: Callable[[], Any]) -> None:
-    jax.block_until_ready(call())
-
-
-def images(config: ConfigDict) -> np.ndarray:
-    """A batch of random blocks of 4 px, uint16 [B, T, T, 1]."""
-    side = config.data.tile
-    coarse = np.random.default_rng(0).random((config.pretrain.batch, side // 4 + 1, side // 4 + 1, CHANNELS))
-    return (coarse.repeat(4, 1).repeat(4, 2)[:, :side, :side] * np.iinfo(DTYPE).max).astype(DTYPE)
-
-
-def torch_sides(config: ConfigDict, ours: JaxSide) -> dict[str, Runs]:
-    """The twin's stages, by memory layout; {} with a sentence where PyTorch is missing or JAX is not on the CPU.
+def torch_sides(config: ConfigDict, ours: JaxSide) -> tuple[dict[str, Runs], dict[str, Side]]:
+    """PyTorch's stages, by memory layout and compiled, and what each took to compile and to hold; none where it cannot run.
 
     Raises UserError for a config without a twin, and where the twin does not do the same work.
     """
-    if not importlib.util.find_spec("torch"):
-        print("PyTorch is not installed, so JAX is timed alone; pip install torch for the comparison.")
-        return {}
-    if jax.default_backend() != "cpu":
-        print(f"JAX runs on {jax.default_backend()} and the PyTorch twin on the CPU, so JAX is timed alone.")
-        return {}
-    from experiments.torch_twin import LAYOUTS, TorchSide, check, load
+    if (device := torch_device()) is None:
+        return {}, {}
+    if config.model.name != "unet" and not importlib.util.find_spec("torchvision"):
+        print(f"torchvision, whose {config.model.name} the twin has, is not installed, so JAX is timed alone; pip install torchvision.")
+        return {}, {}
+    from experiments.torch_side import LAYOUTS, TorchSide
 
-    check(config)
-    recipe, names = methods.view_recipe(config, CHANNELS, MODALITY), VIEWS[config.method.name]
-    found = {}
-    for layout in LAYOUTS:
-        side = TorchSide(config, recipe, np.asarray(ours.batch["image"]), [np.asarray(ours.views[name]) for name in names], layout)
-        load(side.twin, jax.device_get(ours.state.params))
-        same_work(ours.parameters(), side.parameters(), float(ours.forward(*ours.inputs)[0]), side.loss())
-        found[layout] = side.runs()
-    return found
+    image, params = np.asarray(ours.batch["image"]), jax.device_get(ours.state.params)
+    recipe = methods.view_recipe(config, image.shape[-1], MODALITY)
+    given = [np.asarray(ours.views[name]) for name in VIEWS[config.method.name]] if config.method.name in VIEWS else []
+    runs: dict[str, Runs] = {}
+    told: dict[str, Side] = {}
+    for name in LAYOUTS:
+        side = TorchSide(config, recipe, image, given, params, name, device)
+        if (found := started(name, side, ours, SAME_LOSS[precision(config.model.dtype, device)])) is not None:
+            runs[name], told[name] = side.runs(), found
+    return runs, told
 
 
-def same_work(parameters: int, twins: int, loss: float, twins_loss: float) -> None:
+def started(name: str, side: Any, ours: JaxSide, tolerance: float) -> Side | None:
+    """What a side took to compile and to hold, once it is known to do the same work; None, with a sentence, where torch.compile fails."""
+    try:
+        same_work(ours.parameters(), side.parameters(), ours.loss(), side.loss(), tolerance)
+        seconds = side.first_calls()
+    except RuntimeError as error:  # torch's own, by what is missing: a C++ compiler, Python's headers, Triton
+        if name != "compiled":
+            raise
+        print(f"torch.compile cannot compile here and is left out: {str(error).strip().splitlines()[0]}")
+        return None
+    return {"compile_s": round(seconds["augmentation"] + seconds["forward+backward"], 1), "bytes": side.bytes()}
+
+
+def precision(dtype: str, device: str) -> str:
+    """What convolutions of that type are computed in."""
+    return "TF32" if (dtype, device) == ("float32", "cuda") else dtype
+
+
+def same_work(parameters: int, twins: int, loss: float, twins_loss: float, tolerance: float) -> None:
     """Raises UserError where the twin has another number of parameters, or another loss of the same parameters and views."""
     if parameters != twins:
         raise UserError(f"the twin has {twins} parameters and the JAX network {parameters}; make the two networks the same.")
-    if abs(loss - twins_loss) > SAME_LOSS * abs(loss):
+    if not abs(loss - twins_loss) <= tolerance * abs(loss):
         raise UserError(f"the twin's loss is {twins_loss:.5f} where JAX has {loss:.5f} of the same views; make the two losses the same.")
 
 
@@ -154,63 +144,71 @@ def take_turns(sides: dict[str, Runs], steps: int, rounds: int) -> dict[str, dic
     return {name: {stage: np.array(ms) for stage, ms in stages.items()} for name, stages in found.items()}
 
 
-def measure(config: ConfigDict, steps: int, rounds: int) -> dict[str, Any]:
-    """One method's rows, compile times and PyTorch's layouts."""
+def measure(config: ConfigDict, channels: int, steps: int, rounds: int) -> dict[str, Any]:
+    """The record of a config: its case, and of every side its stages, its seconds to compile and its bytes. Raises as `torch_sides`."""
     validate(config)
-    ours = JaxSide(config)
-    others = torch_sides(config, ours)
-    ms = take_turns({"jax": ours.runs(), **others}, steps, rounds)
-    layouts = {name: round(float(np.median(ms[name]["full step"])), 1) for name in others}
-    fastest = ms[min(layouts, key=layouts.__getitem__)] if layouts else None
-    rows = [row(config, stage, ms["jax"][stage], fastest[stage] if fastest else None) for stage in STAGES]
-    return {"rows": rows, "compile_s": ours.compile_s, "torch_layout_ms": layouts, "parameters": ours.parameters()}
+    ours = JaxSide(config, channels)
+    theirs, told = torch_sides(config, ours)
+    ms = take_turns({"jax": ours.runs(), **theirs}, steps, rounds)
+    told["jax"] = {"compile_s": ours.compile_s["full step"], "bytes": ours.bytes}
+    layouts = {name: float(np.median(ms[name]["full step"])) for name in theirs if name != "compiled"}
+    names = {"jax": "jax", **({"eager": min(layouts, key=layouts.__getitem__)} if layouts else {})}
+    names |= {"compiled": "compiled"} if "compiled" in theirs else {}
+    sides = {side: {**told[name], "stages": summary(ms[name], config.pretrain.batch)} for side, name in names.items()}
+    found = ratios(ms["jax"], {side: ms[name] for side, name in names.items() if side != "jax"})
+    return {"case": case_of(config, channels), "parameters": ours.parameters(), "sides": sides, "layout_ms": layouts, "ratios": found}
 
 
-def row(config: ConfigDict, stage: str, ours: np.ndarray, theirs: np.ndarray | None) -> dict[str, Any]:
-    """A line of the table: milliseconds of a step, images a second, and torch / jax with its range over the rounds."""
-    found = {"method": config.method.name, "batch": config.pretrain.batch, "size": config.views.size, "stage": stage}
-    for name, ms in (("jax", ours), ("torch", theirs)):
-        if ms is not None:
-            found |= {f"{name}_ms": _round(np.median(ms)), f"{name}_p95_ms": _round(np.percentile(ms, 95))}
-            found[f"{name}_images_per_s"] = round(1e3 * config.pretrain.batch / float(np.median(ms)))
-    if theirs is not None:
-        each = np.median(theirs, axis=1) / np.median(ours, axis=1)
-        found["ratio"] = round(float(np.median(theirs) / np.median(ours)), 2)
-        found["ratio_range"] = [round(float(each.min()), 2), round(float(each.max()), 2)]
+def case_of(config: ConfigDict, channels: int) -> dict[str, Any]:
+    """What is timed, in the words of the table."""
+    m = config.model
+    of_images = {"size": config.views.size, "channels": channels, "batch": config.pretrain.batch}
+    return {"method": config.method.name, "network": m.name, **of_images, "dtype": m.dtype}
+
+
+def summary(stages: dict[str, np.ndarray], batch: int) -> dict[str, Side]:
+    """Median and 95th percentile of a stage's milliseconds, and images a second."""
+    found = {}
+    for stage, ms in stages.items():
+        middle = float(np.median(ms))
+        found[stage] = {"ms": middle, "p95_ms": float(np.percentile(ms, 95)), "images_per_s": 1e3 * batch / middle}
     return found
 
 
-def _round(ms: Any) -> float:
-    return round(float(ms), 1)
+def ratios(ours: dict[str, np.ndarray], theirs: dict[str, dict[str, np.ndarray]]) -> dict[str, Side]:
+    """By stage, the time of the fastest of `theirs` over that of ours, with its range over the rounds; {} where there is none."""
+    found = {}
+    for stage in STAGES if theirs else ():
+        side = min(theirs, key=lambda name: float(np.median(theirs[name][stage])))
+        each = np.median(theirs[side][stage], axis=1) / np.median(ours[stage], axis=1)
+        ratio = float(np.median(theirs[side][stage]) / np.median(ours[stage]))
+        found[stage] = {"side": side, "ratio": ratio, "range": [float(each.min()), float(each.max())]}
+    return found
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as Markdown; a dash where PyTorch was not measured."""
-    lines = ["| method | stage | JAX ms (p95) | images/s | PyTorch ms (p95) | images/s | PyTorch / JAX |", "|---|---|--:|--:|--:|--:|--:|"]
-    for r in rows:
-        cells = [r["method"], r["stage"]]
-        for name in ("jax", "torch"):
-            known = f"{name}_ms" in r
-            cells += [f"{r[f'{name}_ms']} ({r[f'{name}_p95_ms']})", str(r[f"{name}_images_per_s"])] if known else ["-", "-"]
-        low, high = r.get("ratio_range", (None, None))
-        cells.append(f"{r['ratio']:.2f} ({low:.2f} to {high:.2f})" if "ratio" in r else "-")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def chosen() -> list[ConfigDict]:
+    """The config that is named, or those of the budget."""
+    if cli.CONFIG.value:
+        return [cli.CONFIG.value]
+    defaults = [tower.get_config(), simclr.get_config(), byol.get_config()] if BUDGET.value == "small" else []
+    return [*defaults, *(case.config() for case in CASES[BUDGET.value])]
 
 
 def main() -> None:
-    """Measure the config that is named, or TOWER's and SimCLR's own, and print the table."""
+    """Measure the config that is named, or those of the budget, record each once it is done, and print the table."""
     keep_pages()
-    configs = [cli.CONFIG.value] if cli.CONFIG.value else [tower.get_config(), simclr.get_config()]
-    command = shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]])
-    result: dict[str, Any] = {"command": command, "steps": STEPS.value, "rounds": ROUNDS.value, "machine": machine()}
-    found = {config.method.name: measure(config, STEPS.value, ROUNDS.value) for config in configs}
-    rows = [line for one in found.values() for line in one.pop("rows")]
-    print(table(rows))
-    if OUT.value:
-        Path(OUT.value).write_text(json.dumps({**result, "rows": rows, "methods": found}, indent=1) + "\n")
-    for name, one in found.items():
-        print(f"{name}: {one['parameters']} parameters, compiled in {one['compile_s']} s; PyTorch's layouts: {one['torch_layout_ms']} ms.")
+    share_accelerator()
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # what it takes to compile is to be seen
+    record, command = Path(OUT.value), shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]])
+    record.parent.mkdir(parents=True, exist_ok=True)
+    channels, device = CHANNELS[BUDGET.value], jax.devices()[0].device_kind
+    how = {"command": command, "steps": STEPS.value, "rounds": ROUNDS.value, "code": commit.current()}
+    for config in chosen():
+        name = "-".join(map(str, case_of(config, channels).values()))
+        say(f"speed: {name}")
+        row = {**measure(config, channels, STEPS.value, ROUNDS.value), **how, "device": device, "machine": machine()}
+        keep(record, f"{device}: {name}", row)
+    print(table(record))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from experiments import commit
 from experiments.cut_tables import NOTHING, markdown
 from experiments.grid import CONFIGS, set_option
 from experiments.machine import machine
-from experiments.records import RECORDS
+from experiments.records import RECORDS, keep
 from medssl_jax import cli, methods
 from medssl_jax.config import validate
 from medssl_jax.data.sources import Unlabelled, open_dataset
@@ -35,7 +35,7 @@ from medssl_jax.memory import keep_pages
 from medssl_jax.pretrain import feed_tiles
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train import optimizer
-from medssl_jax.train.logging import read_json, say, write_json
+from medssl_jax.train.logging import read_json, say
 from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
@@ -109,35 +109,35 @@ def measure(case: Case, steps: int) -> dict[str, Any]:
     """Its row: milliseconds, images a second, compile time, memory and FLOPs of a step, and the share of time that reading made it wait."""
     config, mesh = case.config(), meshes.make_mesh(jax.devices()[:1])
     method, update = methods.build(config, CHANNELS, MODALITY), optimizer.build(config.pretrain.optimizer, config.pretrain.steps)
-    batch = meshes.to_devices(mesh, {"image": _images(case.batch, config.data.tile), "slot": np.arange(case.batch, dtype=np.int32)})
+    batch = meshes.to_devices(mesh, {"image": images(case.batch, config.data.tile), "slot": np.arange(case.batch, dtype=np.int32)})
     start = jax.jit(lambda key: init_state(method, update, key, batch), out_shardings=meshes.replicated(mesh))
     states = [start(jax.random.key(0)) for _ in range(2)]  # donated, each to its own step
     places = jax.tree.map(lambda x: x.sharding, states[0])
     look = jax.jit(lambda s: method.views(example_keys(s.key, s.step, batch["slot"]), batch), out_shardings=meshes.along_batch(mesh))
     ready = {"views": look(states[0]), "slot": batch["slot"]}
-    given, _ = _compiled(make_step(Given(method), update, mesh, places), states[0], ready)
-    full, found = _compiled(make_step(method, update, mesh, places), states[1], batch)
+    given, _ = compiled(make_step(Given(method), update, mesh, places), states[0], ready)
+    full, found = compiled(make_step(method, update, mesh, places), states[1], batch)
     found["synthetic"], _ = _timed(given, states[0], iter(lambda: ready, None), steps, case.batch)
     found["augmented"], state = _timed(full, states[1], iter(lambda: batch, None), steps, case.batch)
     with tempfile.TemporaryDirectory() as folder:
-        found["end_to_end"], _ = _timed(full, state, _read(config, Path(folder), mesh), steps, case.batch)
+        found["end_to_end"], _ = _timed(full, state, read_files(config, Path(folder), mesh), steps, case.batch)
     return {"case": dataclasses.asdict(case), **found}
 
 
-def _images(count: int, side: int) -> np.ndarray:
+def images(count: int, side: int) -> np.ndarray:
     """Random blocks of 8 px, uint8 [N, S, S, C]."""
     coarse = np.random.default_rng(0).integers(0, 256, (count, side // 8 + 1, side // 8 + 1, CHANNELS), np.uint8)
     return coarse.repeat(8, 1).repeat(8, 2)[:, :side, :side]
 
 
-def _compiled(step: Any, *arguments: Any) -> tuple[Step, dict[str, Any]]:
+def compiled(step: Any, *arguments: Any) -> tuple[Step, dict[str, Any]]:
     """The step for these arguments, the seconds that took, and what the compiler counts: bytes held at once, and FLOPs (None: unknown)."""
     began = time.perf_counter()
-    compiled = step.lower(*arguments).compile()
+    program = step.lower(*arguments).compile()
     seconds = time.perf_counter() - began
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    memory, cost = program.memory_analysis(), program.cost_analysis() or {}
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes - memory.alias_size_in_bytes
-    return compiled, {"compile_s": round(seconds, 1), "bytes": int(held), "flops": cost.get("flops")}
+    return program, {"compile_s": round(seconds, 1), "bytes": int(held), "flops": cost.get("flops")}
 
 
 def _timed(step: Step, state: State, batches: Iterator[Any], steps: int, images: int) -> tuple[dict[str, float], State]:
@@ -163,13 +163,18 @@ def _timed(step: Step, state: State, batches: Iterator[Any], steps: int, images:
     return {**ms, "images_per_s": steps * images / seconds, "waiting": waited / seconds}, state
 
 
-def _read(config: ConfigDict, folder: Path, mesh: jax.sharding.Mesh) -> Iterator[Any]:
+def read_files(config: ConfigDict, folder: Path, mesh: jax.sharding.Mesh) -> Iterator[Any]:
     """Batches of tiles of image files, by the run's own pipeline."""
-    for i, image in enumerate(_images(FILES, 4 * config.data.tile)):
-        Image.fromarray(image).save(folder / f"{i}.png")
+    write_files(folder, config.data.tile)
     config.data.path = str(folder)
     tiles = TileSource(Unlabelled(open_dataset(config.data).pool), config.data.tile)
     return feed_tiles(config, tiles, mesh, 0)
+
+
+def write_files(folder: Path, tile: int) -> None:
+    """The image files, PNG, each of four by four tiles."""
+    for i, image in enumerate(images(FILES, 4 * tile)):
+        Image.fromarray(image).save(folder / f"{i}.png")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -197,8 +202,7 @@ def run(asked: argparse.Namespace) -> int:
         if not asked.only or case.method in asked.only:
             say(f"throughput: {case.name}")
             row = {**measure(case, asked.steps), "device": device, "machine": machine(), "code": commit.current()}
-            told = read_json(asked.record, dict, "measure again in another --record") if asked.record.exists() else {}
-            write_json(asked.record, {**told, f"{device}: {case.name}": row})
+            keep(asked.record, f"{device}: {case.name}", row)
     print(table(asked.record))
     return 0
 

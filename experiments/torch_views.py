@@ -1,4 +1,7 @@
-"""The augmentations of TOWER and SimCLR once more, in PyTorch: batched, on tensors [B, C, H, W] in [0, 1]."""
+"""The augmentations of TOWER, SimCLR and BYOL once more, in PyTorch: batched, on tensors [B, C, H, W] in [0, 1].
+
+What is drawn is drawn on the device of the images.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,36 @@ from medssl_jax.augment.masks import default_cells
 from medssl_jax.errors import UserError
 
 CURVE_POINTS = 1001  # of a tabulated tone curve
+CURVES = FIXED.tolist()
+
+
+def check_recipe(r: Recipe) -> None:
+    """Raises UserError for a recipe with other steps."""
+    if r.stain or r.saturation or r.hue or r.grayscale or r.rotation or not (r.quarter_turns and r.horizontal and r.vertical):
+        raise UserError("the PyTorch twin has the steps of two recipes only; set --config.views.modality=brightfield or fluorescence.")
+
+
+def check_proxy(p: Proxy) -> None:
+    """Raises UserError for a proxy with other corruptions."""
+    if p.curve == "none" or p.mask != "block" or p.shuffle_probability or p.paint_probability or p.warp_probability:
+        raise UserError("the PyTorch twin has TOWER's proxy only: a tone curve, then the block mask; set config.method.proxy so.")
 
 
 def geometric(x: Tensor, recipe: Recipe) -> Tensor:
     """Random crop, resized, turned and mirrored: [B, C, H, W] -> [B, C, S, S]."""
-    boxes = sample_boxes(len(x), x.shape[2], x.shape[3], recipe)
-    return dihedral(crop_and_resize(x, boxes, recipe.size), torch.randint(8, (len(x),)))
+    boxes = sample_boxes(x, recipe)
+    return dihedral(crop_and_resize(x, boxes, recipe.size), torch.randint(8, (len(x),), device=x.device))
 
 
-def sample_boxes(count: int, height: int, width: int, recipe: Recipe) -> Tensor:
-    """(y0, x0, height, width) [B, 4], area and aspect ratio as the recipe has them."""
-    area = torch.empty(count).uniform_(*recipe.scale) * (height * width)
+def sample_boxes(x: Tensor, recipe: Recipe) -> Tensor:
+    """(y0, x0, height, width) [B, 4] for images [B, C, H, W], area and aspect ratio as the recipe has them."""
+    height, width = x.shape[2:]
+    stretch, down, across = torch.rand(3, len(x), device=x.device)
+    area = _between(x, *recipe.scale).flatten() * (height * width)
     low, high = (torch.clamp(torch.full_like(area, r), area / height**2, width**2 / area).log() for r in recipe.ratio)
-    shape = torch.exp(low + torch.rand(count) * (high - low))
+    shape = torch.exp(low + stretch * (high - low))
     h, w = (area / shape).sqrt().clamp(max=height), (area * shape).sqrt().clamp(max=width)
-    return torch.stack([torch.rand(count) * (height - h), torch.rand(count) * (width - w), h, w], 1)
+    return torch.stack([down * (height - h), across * (width - w), h, w], 1)
 
 
 def crop_and_resize(x: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -37,8 +55,8 @@ def crop_and_resize(x: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def _weights(boxes: Tensor, axis: int, length: int, size: int) -> Tensor:
     stride = (boxes[:, axis + 2] / size)[:, None, None]
-    centre = boxes[:, axis, None, None] + (torch.arange(size)[None, :, None] + 0.5) * stride
-    distance = (centre - 0.5 - torch.arange(length)[None, None, :]).abs() / stride.clamp(min=1)
+    centre = boxes[:, axis, None, None] + (torch.arange(size, device=boxes.device)[None, :, None] + 0.5) * stride
+    distance = (centre - 0.5 - torch.arange(length, device=boxes.device)[None, None, :]).abs() / stride.clamp(min=1)
     weight = (1 - distance).clamp(min=0)
     return weight / weight.sum(2, keepdim=True)
 
@@ -52,30 +70,30 @@ def dihedral(x: Tensor, pose: Tensor) -> Tensor:
 
 
 def photometric(x: Tensor, r: Recipe) -> Tensor:
-    """Brightness, contrast, gamma, blur and noise, each for its share of the images. Raises UserError for recipes of colour."""
-    if r.stain or r.saturation or r.hue or r.grayscale or r.gain or r.rotation:
-        raise UserError("the PyTorch twin has the steps of the brightfield recipe only; set --config.views.modality=brightfield.")
+    """Brightness, contrast, gamma, gain of the channels, blur and noise, each for its share of the images."""
     x = _some(x, r.jitter_probability, x + _between(x, -r.brightness, r.brightness))
     mean = x.mean((2, 3), keepdim=True)
     x = _some(x, r.jitter_probability, mean + (x - mean) * _between(x, 1 - r.contrast, 1 + r.contrast))
     x = _some(x, r.jitter_probability, x ** _between(x, -r.gamma, r.gamma).exp())
+    if r.gain:
+        x = _some(x, r.jitter_probability, x * _between(x, 1 - r.gain, 1 + r.gain, x.shape[1]))
     x = _some(x, r.blur_probability, blur(x, _between(x, *r.blur)))
     return _some(x, r.noise_probability, x + _between(x, 0, r.noise) * torch.randn_like(x))
 
 
-def _between(x: Tensor, low: float, high: float) -> Tensor:
-    return torch.empty(len(x), 1, 1, 1).uniform_(low, high)
+def _between(x: Tensor, low: float, high: float, channels: int = 1) -> Tensor:
+    return low + (high - low) * torch.rand(len(x), channels, 1, 1, device=x.device)
 
 
 def _some(x: Tensor, probability: float, changed: Tensor) -> Tensor:
-    return torch.where(torch.rand(len(x), 1, 1, 1) < probability, changed.clamp(0, 1), x)
+    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < probability, changed.clamp(0, 1), x)
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian of sigma [B, 1, 1, 1] pixels, as two products with banded matrices."""
 
     def kernel(length: int) -> Tensor:
-        place = torch.arange(length)
+        place = torch.arange(length, device=x.device)
         weight = torch.exp(-0.5 * ((place[:, None] - place) / sigma.clamp(min=1e-3)) ** 2)
         return weight / weight.sum(3, keepdim=True)
 
@@ -83,20 +101,18 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def corrupt(x: Tensor, proxy: Proxy) -> Tensor:
-    """TOWER's corruption: a fixed or random tone curve, then blocks set to zero. Raises UserError for other proxies."""
-    if proxy.curve == "none" or proxy.mask != "block" or proxy.shuffle_probability or proxy.paint_probability or proxy.warp_probability:
-        raise UserError("the PyTorch twin has TOWER's proxy only: a tone curve, then the block mask; set config.method.proxy so.")
-    count = len(x)
-    inner = torch.from_numpy(FIXED)[torch.randint(len(FIXED), (count,))] if proxy.curve == "fixed" else torch.rand(count, 2, 2)
-    curved = tone_curve(x, inner, torch.rand(count) < proxy.inversion_probability)
+    """TOWER's corruption: a fixed or random tone curve, then blocks set to zero."""
+    chosen = torch.randint(len(CURVES), (len(x),), device=x.device)
+    inner = torch.tensor(CURVES, device=x.device)[chosen] if proxy.curve == "fixed" else torch.rand(len(x), 2, 2, device=x.device)
+    curved = tone_curve(x, inner, torch.rand(len(x), device=x.device) < proxy.inversion_probability)
     if proxy.curve_probability < 1:
-        curved = torch.where(torch.rand(count, 1, 1, 1) < proxy.curve_probability, curved, x)
+        curved = _some(x, proxy.curve_probability, curved)
     return block_mask(curved, proxy.zero_fraction, proxy.mask_cells)
 
 
 def tone_curve(x: Tensor, inner: Tensor, decreasing: Tensor) -> Tensor:
     """Cubic Bezier curves with inner points [B, 2, (x, y)], tabulated and interpolated; decreasing bool [B]."""
-    s = torch.linspace(0, 1, CURVE_POINTS)[None, :, None]
+    s = torch.linspace(0, 1, CURVE_POINTS, device=x.device)[None, :, None]
     table = 3 * inner[:, :1] * s * (1 - s) ** 2 + 3 * inner[:, 1:] * s**2 * (1 - s) + s**3
     level, value = table[..., 0].contiguous(), table[..., 1]
     value = torch.where(decreasing[:, None], value.flip(1), value)
@@ -110,5 +126,5 @@ def tone_curve(x: Tensor, inner: Tensor, decreasing: Tensor) -> Tensor:
 def block_mask(x: Tensor, zero_fraction: float, cells: int) -> Tensor:
     """Zeroes round(zero_fraction * cells^2) cells of a grid, in all channels."""
     cells = cells or default_cells(*x.shape[2:])
-    keep = torch.rand(len(x), cells**2).argsort(1) >= round(zero_fraction * cells**2)
+    keep = torch.rand(len(x), cells**2, device=x.device).argsort(1) >= round(zero_fraction * cells**2)
     return x * F.interpolate(keep.reshape(-1, 1, cells, cells).float(), size=x.shape[2:], mode="nearest")
