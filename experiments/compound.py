@@ -1,6 +1,6 @@
 """The tables of compound figures that need no training: `python -m experiments.run figures --data=DATASETS [--run=RUN]`.
 
-Real figures, semi-real ones, and ImageCLEF's accuracy of what looks at no image; the detector is that of RUN or of the package.
+Real figures, semi-real ones, single images, and ImageCLEF's accuracy of what looks at no image; the detector is RUN's or the package's.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import figures, semireal, trivial
+from experiments import figures, semireal, single, trivial
 from experiments.cutters import Cutter, cutters
 from experiments.shares import LEFT_OUT
 from medssl_jax.errors import UserError
@@ -31,6 +31,7 @@ class Part(NamedTuple):
 PARTS = {
     "real": Part((REAL,), figures.RECORD, lambda asked, ways, record: _real(asked, ways, record)),
     "semi-real": Part(semireal.NEEDED, semireal.RECORD, lambda asked, ways, record: _semireal(asked, ways, record)),
+    "single": Part(single.NEEDED, single.RECORD, lambda asked, ways, record: _single(asked, ways, record)),
     "trivial": Part(trivial.NEEDED, trivial.RECORD, lambda asked, _, record: trivial.measure(asked.data, record)),
 }
 
@@ -71,6 +72,12 @@ def _real(asked: argparse.Namespace, ways: Ways, record: Path) -> int:
     if asked.run is not None:
         semireal.check_run(asked.run, (REAL,), "the real figures")
     return figures.measure(asked.data / REAL, ways, record)
+
+
+def _single(asked: argparse.Namespace, ways: Ways, record: Path) -> int:
+    if asked.run is not None:
+        semireal.check_run(asked.run, single.UNSEEN, "the single images")
+    return single.measure(asked.data, ways, record)
 
 
 def _semireal(asked: argparse.Namespace, ways: Ways, record: Path) -> int:

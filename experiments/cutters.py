@@ -95,12 +95,12 @@ def labelled(way: Cutter) -> Cutter:
 
 
 def _grown(image: np.ndarray, found: Detections, sure: float) -> Detections:
-    boxes, grown = np.array(found.boxes, np.float32), _cut_out(found, sure)
+    boxes, grown = np.array(found.boxes, np.float32), cut_out(found, sure)
     boxes[grown] = with_labels(image, boxes[grown])
     return Detections(boxes, found.scores)
 
 
-def _cut_out(found: Detections, sure: float) -> np.ndarray:
+def cut_out(found: Detections, sure: float) -> np.ndarray:
     """Which boxes are meant, bool [N]; what finds them gives the surest first."""
     stay = found.scores >= sure
     stay[stay] = apart(found.boxes[stay])
@@ -153,7 +153,7 @@ def _canvas(sample: Sample) -> tuple[int, int, int, int]:
 
 def _cells(found: Detections, sure: float, canvas: tuple[int, int, int, int]) -> Detections:
     """The boxes that are meant as cells, with their scores."""
-    kept = _cut_out(found, sure)
+    kept = cut_out(found, sure)
     return Detections(snap(found.boxes[kept], canvas, agreement=AGREEMENT), found.scores[kept])
 
 

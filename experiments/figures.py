@@ -24,9 +24,11 @@ from medssl_jax import cli
 from medssl_jax.errors import UserError
 from medssl_jax.figures.clef import read_boxes
 from medssl_jax.figures.read import figures_of
+from medssl_jax.report.words import counted
 from medssl_jax.train.logging import read_json, say, write_json
 
 RECORD = "figures.json"
+SLACK = 0.02  # of the figure, that a box may reach beyond it
 TOUCHING, APART = "touching", 1.0  # figures with two panels no more than so many px apart
 
 
@@ -43,10 +45,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def own(boxes: Path, images: Path, ways: Mapping[str, Cutter], record: Path | None) -> int:
     """Print the scores of every way to cut, and keep them in `record` where there is one; 0. Raises UserError for what cannot be read."""
+    if record is not None and not record.parent.is_dir():
+        raise UserError(f"--record={record} lies in no folder that exists; make it, or name another file.")
     told = scored(read_boxes(boxes), images, ways, {})
+    print("\n\n".join(_tables(told)))
     if record is not None:
         write_json(record, told)
-    print("\n\n".join(_tables(told)))
     return 0
 
 
@@ -74,8 +78,9 @@ def touch(boxes: np.ndarray) -> bool:
 def scored(truths: Mapping[str, np.ndarray], images: Path, ways: Mapping[str, Cutter], groups: Mapping[str, list[str]]) -> dict[str, Any]:
     """Scores of every way to cut, also with letters and labels, over all figures and group by group (see `cutters.summary`)."""
     ways = {**ways, **{f"{name}, with labels": labelled(ways[name]) for name in (CONTROL, DETECTOR) if name in ways}}
-    say(f"{len(truths)} figures in {images}, cut by {', '.join(ways)}.")
-    cuts = cut((Sample(name, _image(images, name), boxes) for name, boxes in truths.items()), ways)
+    paths = {name: _path(images, name) for name in truths}
+    say(f"{counted(len(truths), 'figure')} in {images}, cut by {', '.join(ways)}.")
+    cuts = cut((Sample(name, _image(paths[name], boxes), boxes) for name, boxes in truths.items()), ways)
     return summary(cuts, {EVERY: list(truths), **groups})
 
 
@@ -91,16 +96,30 @@ def _tables(told: dict[str, Any]) -> list[str]:
     return [part for part in parts if part]
 
 
-def _image(folder: Path, name: str) -> np.ndarray:
+def _path(folder: Path, name: str) -> Path:
     """The figure of that name, which may lack its ending or have folders before it that are not here."""
+    if not folder.is_dir():
+        raise UserError(f"--images={folder} is no folder; name the one that holds the figures.")
     path = next((path for path in (folder / name, folder / f"{name}.jpg", folder / Path(name).name) if path.is_file()), None)
     if path is None:
         raise UserError(f"{folder} holds no figure {name}, which the boxes name; give the folder with --images.")
+    return path
+
+
+def _image(path: Path, boxes: np.ndarray) -> np.ndarray:
+    """The figure that these boxes are of. Raises UserError where it cannot be read, and where a box cannot be of it."""
     figure = next(figures_of(path, path.name))
     if figure.image is None:
         raise UserError(f"{path} cannot be read ({figure.error}); the set is damaged, get it anew.")
     if figure.scale != 1:
         raise UserError(f"{path} was made {figure.scale:.2f} times smaller on reading, where its boxes are none of; leave it out.")
+    height, width = figure.image.shape[:2]
+    wrong = (boxes[:, :2] < -SLACK * max(width, height)).any(1) | (boxes[:, 2:] > np.array([width, height]) * (1 + SLACK)).any(1)
+    if wrong.any():
+        x0, y0, x1, y1 = boxes[int(wrong.argmax())]
+        raise UserError(
+            f"a box of {path.name}, {x0:g}, {y0:g} to {x1:g}, {y1:g}, is not in its {width} x {height} pixels; give boxes of this file."
+        )
     return figure.image
 
 

@@ -84,7 +84,7 @@ def measure(data: Path, ways: Mapping[str, Cutter], record: Path, per_bucket: in
 
 def singles(data: Path) -> Source:
     """The single images, each set as likely as the other in a figure. Raises UserError for what cannot be read."""
-    return Joined([_every_image(data / name) for name in SINGLES])
+    return Joined([every_image(data / name) for name in SINGLES])
 
 
 def samples(data: Path, per_bucket: int) -> Iterator[Sample]:
@@ -145,8 +145,8 @@ def _names(bucket: Bucket, count: int) -> list[str]:
     return [f"{bucket.gap}, {bucket.classes}, {bucket.panels}, {i}" for i in range(count)]
 
 
-def _every_image(path: Path) -> Source:
-    """All parts of a data set: none of them is trained on."""
+def every_image(path: Path) -> Source:
+    """All parts of a data set that none is trained on."""
     options = base().data
     options.update({"path": str(path), "tile": SIDE})
     return _Whole(open_dataset(options))

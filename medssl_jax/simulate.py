@@ -109,10 +109,18 @@ def _single_images(path: str) -> Source:
         raise UserError(f"--images={path} holds no image; name a folder of PNG, JPEG or TIFF files.")
     data = base().data
     data.update({"source": "folder", "path": str(folder), "task": "none", "val_fraction": 0.0, "test_fraction": 0.0, "on_damaged": "skip"})
-    dataset = open_dataset(data)
+    try:
+        dataset = open_dataset(data)
+    except UserError as error:
+        raise UserError(f"--images={path}: {_without_options(str(error))}; take such files out of the folder.") from error
     for note in dataset.notes:
-        say(f"{path}: {note.split('; --config')[0]}")  # those options are other commands'
+        say(f"{path}: {_without_options(note)}")
     return ByFolder(dataset.pool)
+
+
+def _without_options(said: str) -> str:
+    """What a data set says, but for the advice to set options, which are other commands'."""
+    return said.partition("--config")[0].rpartition("; ")[0] if "--config" in said else said.rstrip(".")
 
 
 if __name__ == "__main__":

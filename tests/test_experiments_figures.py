@@ -10,7 +10,7 @@ import pytest
 import tiny
 from PIL import Image
 
-from experiments import compound, cutters, figures, figures_speed, render, semireal, trivial
+from experiments import compound, cutters, figures, figures_speed, front, render, semireal, single, trivial
 from experiments import run as runner
 from experiments.cutters import CONTROL, DETECTOR, PARTITION, TIGHT, Cutter, Sample
 from medssl_jax.figures.boxes import intersection
@@ -127,7 +127,7 @@ def test_the_command_measures_all_and_the_page_says_what_is_recorded(data, run, 
     assert call(data, tmp_path, f"--run={run}") == 0
     printed = capsys.readouterr().out
     told = {path.name: json.loads(path.read_text()) for path in tmp_path.iterdir()}
-    assert set(told) == {figures.RECORD, semireal.RECORD, trivial.RECORD}
+    assert set(told) == {figures.RECORD, semireal.RECORD, single.RECORD, trivial.RECORD}
     half = told[semireal.RECORD]
     assert {name: size["figures"] for name, size in half["groups"].items()} == {
         "all": 18,
@@ -215,10 +215,76 @@ def test_what_is_missing_is_told_and_the_rest_measured(tmp_path, capsys):
     assert call(folder, tmp_path / "records") == runner.LEFT_OUT
     said = capsys.readouterr().err
     assert f"semi-real: passed over, {folder / 'chase_db1'} does not exist; name the folder of the data sets with --data." in said
-    assert {path.name for path in (tmp_path / "records").iterdir()} == {figures.RECORD, trivial.RECORD}
+    assert {path.name for path in (tmp_path / "records").iterdir()} == {figures.RECORD, trivial.RECORD}  # single ones need them too
     (folder / "compound_figures" / "panels.csv").write_text("image\n")
     assert call(folder, tmp_path / "records", "--only", "real") == runner.LEFT_OUT
     assert "real: passed over" in capsys.readouterr().err
+
+
+def test_single_images_are_left_whole_or_not(data, tmp_path, monkeypatch, capsys):
+    """Of all parts where a set is not trained on, else of its test images."""
+    cut_all = Cutter(
+        lambda images: [Detections(np.float32([[0, 0, 9, 9], [0, 10, 9, 19]]), np.float32([0.9, 0.8])) for _ in images], 0.5, "mark"
+    )
+    cut_none = Cutter(lambda images: [Detections(np.float32([[0, 0, 9, 9], [0, 10, 9, 19]]), np.float32([0.9, 0.1])) for _ in images], 0.5)
+    assert single.measure(data, {"detector": cut_all, "xycut": cut_none}, tmp_path / single.RECORD) == 0
+    told = json.loads((tmp_path / single.RECORD).read_text())
+    assert told["detector"] == "mark"
+    assert {name: row["images"] for name, row in told["sets"].items()} == {
+        "pbc_blood_cells": 7,
+        "chase_db1": 4,
+        "lc25000_histology": 3,
+        "cxr_montgomery": 3,
+        "dsb2018_nuclei": 3,
+    }
+    table = single.table(tmp_path / single.RECORD)
+    assert table in capsys.readouterr().out
+    assert "| pbc_blood_cells | 7 | 0.000 | 1.000 |" in table
+    assert "| lc25000_histology, held out | 3 | 0.000 | 1.000 |" in table
+    assert single.table(tmp_path / "none") == "Nothing is recorded yet."
+
+
+def test_the_front_page_has_what_the_records_say(data, tmp_path):
+    assert front.table(tmp_path) == "Nothing is recorded yet."
+    assert call(data, tmp_path, "--only", "real", "semi-real") == 0
+    lines = front.table(tmp_path).splitlines()
+    scores = json.loads((tmp_path / figures.RECORD).read_text())["scores"][TIGHT]["all"]["xycut"]
+    assert (
+        f"|  | along blank lines | {scores['ap50']:.3f} | {scores['ap']:.3f} | {scores['imageclef']:.1f} | {scores['right']:.3f} |" in lines
+    )
+    assert [line.split("|")[1].strip() for line in lines[2:] if line.split("|")[1].strip()] == [
+        "real figures (2)",
+        "panels without gaps, alike (3)",
+        "panels without gaps, unlike (3)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("image,x0,y0,x1,y1\nM\xfcller.png,1,1,9,9\n".encode("latin-1"), "is no CSV in UTF-8"),
+        ("image,x0,y0,x1,y1\none_a.png,1,1,9,9\n".encode("utf-16"), "is no CSV in UTF-8"),
+        (b'image,x0,y0,x1,y1\n"one_a.png,1,1,9,9\n', "is no CSV in UTF-8"),
+        (b"image,x0,y0,x1,y1\none_a.png,1,1,250,9\n", "a box of one_a.png, 1, 1 to 250, 9, is not in its 200 x 200 pixels"),
+        (b"image,x0,y0,x1,y1\none_a.png,-9,1,20,9\n", "a box of one_a.png, -9, 1 to 20, 9, is not in"),
+        (b"image,x0,y0,x1,y1\none_a.png,1,1,inf,9\n", "to inf, 9, is not in"),
+        (b"image,x0,y0,x1,y1\none_a.png,1\n", "gives one_a.png the coordinate None"),
+    ],
+)
+def test_boxes_that_are_none_of_these_figures(data, tmp_path, capsys, content, said):
+    (tmp_path / "boxes.csv").write_bytes(content)
+    assert own(tmp_path / "boxes.csv", data / "compound_figures" / "images") == 2
+    assert said in capsys.readouterr().err
+
+
+def test_places_that_do_not_exist_are_told_before_anything_is_cut(data, tmp_path, capsys):
+    home = data / "compound_figures"
+    assert own(home / "panels.csv", tmp_path / "nowhere") == 2
+    assert "nowhere is no folder; name the one that holds the figures" in capsys.readouterr().err
+    assert own(home / "panels.csv", home / "images", f"--record={tmp_path / 'no' / 'x.json'}") == 2
+    said = capsys.readouterr().err
+    assert "lies in no folder that exists" in said
+    assert "cut by" not in said
 
 
 def test_panels_that_touch():
@@ -256,7 +322,7 @@ def test_a_detector_that_saw_the_images_is_refused(data, tmp_path, capsys):
         (("figures", "--budget=full"), "--budget=full means nothing to the table figures"),
         (("figures", "--shard=1/2"), "measured by one process"),
         (("figures-speed", "--shard=1/2"), "measured at once, by one process"),
-        (("figures", "--only", "unreal"), "has no 'unreal'; --only takes real, semi-real, trivial"),
+        (("figures", "--only", "unreal"), "has no 'unreal'; --only takes real, semi-real, single, trivial"),
         (("figures", "--run=nowhere"), "nowhere holds no trained detector"),
     ],
 )
@@ -271,9 +337,9 @@ def test_no_figure_to_score(data, tmp_path, capsys):
 
 
 def test_without_records_there_is_nothing_to_show(tmp_path):
-    for name in ("figures", "figures-semireal", "figures-imageclef", "figures-speed"):
+    for name in ("figures", "figures-semireal", "figures-single", "figures-imageclef", "figures-speed"):
         assert render.PARTS[name](tmp_path, "small") == "Nothing is recorded yet."
-    assert set(compound.PARTS) == {"real", "semi-real", "trivial"}
+    assert set(compound.PARTS) == {"real", "semi-real", "single", "trivial"}
 
 
 def test_figures_a_second(data, run, tmp_path, monkeypatch, capsys):

@@ -25,6 +25,7 @@ from medssl_jax.figures import detect, pixels, sheet
 from medssl_jax.figures import separate as command
 from medssl_jax.figures import task as task_files
 from medssl_jax.figures.boxes import iou
+from medssl_jax.figures.files import find
 from medssl_jax.figures.pools import open_pools
 from medssl_jax.figures.read import Figure
 from medssl_jax.figures.separate import Task, separate
@@ -188,6 +189,41 @@ def test_names_that_are_long_or_no_text(tmp_path, rng):
     assert [row["source"] for row in found] == [r"latin\xe9.png"] * 2 + ["x" * 250 + "1.png"] * 2 + ["x" * 250 + "2.png"] * 2
     assert crops(tmp_path / "out") == {row["crop"] for row in found}
     assert len({row["crop"] for row in found}) == 6
+
+
+def test_a_carriage_return_in_a_name(tmp_path, rng):
+    """It would end a line of the table."""
+    for name in ("a.png", "x\ry.png", "in\rner/b.png"):
+        save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
+    task = Task(tmp_path / "in", tmp_path / "out", "xycut")
+    separate(task)
+    separate(task)
+    assert [row["source"] for row in rows(tmp_path / "out")] == ["a.png"] * 2 + [r"in\rner/b.png"] * 2 + [r"x\ry.png"] * 2
+    assert crops(tmp_path / "out") == {row["crop"] for row in rows(tmp_path / "out")}
+
+
+def test_a_folder_that_cannot_be_read_for_a_while_keeps_its_crops(tmp_path, rng, monkeypatch, capsys):
+    for name in ("a.png", "sub/b.png"):
+        save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
+    task, found = Task(tmp_path / "in", tmp_path / "out", "xycut"), find(tmp_path / "in")
+    separate(task)
+    before = tree(tmp_path / "out")
+    monkeypatch.setattr(command, "find", lambda path: found._replace(files=found.files[:1], closed=("sub",)))
+    separate(task)
+    assert "no permission for the folders sub" in capsys.readouterr().err
+    assert {name: data for name, data in tree(tmp_path / "out").items() if name != "index.html"} == {
+        name: data for name, data in before.items() if name != "index.html"
+    }
+
+
+def test_a_lost_thumbnail_is_made_again(tmp_path, rng):
+    save(tmp_path / "in" / "a.png", grid(rng, rows=1, columns=2, side=60)[0])
+    task = Task(tmp_path / "in", tmp_path / "out", "xycut")
+    separate(task)
+    before = tree(tmp_path / "out")
+    next((tmp_path / "out" / "thumbnails").rglob("*.jpg")).unlink()
+    separate(task)
+    assert tree(tmp_path / "out") == before
 
 
 def test_blank_panels_are_left_out(tmp_path, rng, monkeypatch):

@@ -7,8 +7,11 @@ import csv
 import numpy as np
 import pytest
 import shell
+import tifffile
 from PIL import Image
 from shell import sentence
+
+from medssl_jax.machine import alone
 
 COUNT = 5
 
@@ -83,6 +86,24 @@ def test_images_that_are_not_there(tmp_path, name, said):
     (tmp_path / "empty").mkdir()
     assert said in sentence(simulate(tmp_path / name, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_files_that_do_not_belong_together_are_told_without_other_commands_options(images, tmp_path):
+    for name, array in (("a.png", np.zeros((40, 40, 3), np.uint8)), ("b.tif", np.zeros((40, 40, 9), np.uint8))):
+        (tmp_path / "odd").mkdir(exist_ok=True)
+        if name.endswith("png"):
+            Image.fromarray(array).save(tmp_path / "odd" / name)
+        else:
+            tifffile.imwrite(tmp_path / "odd" / name, array, photometric="minisblack")
+    said = sentence(simulate(tmp_path / "odd", tmp_path / "out"))
+    assert "b.tif: 9" in said
+    assert said.endswith("take such files out of the folder.")
+    assert "--config" not in said
+
+
+def test_two_processes_at_one_folder(images, tmp_path):
+    with alone(tmp_path / "out" / "simulate.json.lock", ""):
+        assert "another process makes figures in --out=" in sentence(simulate(images, tmp_path / "out"))
 
 
 def test_other_content_is_not_overwritten(images):

@@ -128,7 +128,7 @@ def figure_sets(home: Path) -> Path:
         Image.fromarray(image).save(home / "compound_figures" / "images" / name)
     _table(home / "compound_figures" / "panels.csv", ["image", "x0", "y0", "x1", "y1"], [[n, *box] for n, b in PANELS.items() for box in b])
     _table(home / "compound_figures" / "index.csv", ["image", "n_panels"], [[name, len(boxes)] for name, boxes in PANELS.items()])
-    for folder, count in SINGLES:
+    for folder, count in (*SINGLES, *HELD_OUT):
         (home / folder).mkdir(parents=True)
         for i in range(count):
             coarse = rng.integers(30, 200, (3 if folder.startswith("chase") else 8, 8, 3), np.uint8).repeat(10, 0).repeat(10, 1)
@@ -140,6 +140,8 @@ def figure_sets(home: Path) -> Path:
 
 PANELS = {"one_a.png": [(10, 10, 90, 90), (110, 10, 190, 90)], "two_a.png": [(10, 10, 190, 90), (10, 110, 190, 190)]}
 SINGLES = (("pbc_blood_cells/train/a", 2), ("pbc_blood_cells/train/b", 2), ("pbc_blood_cells/test/b", 3), ("chase_db1/images", 4))
+TRAINED_ON = ("lc25000_histology", "cxr_montgomery", "dsb2018_nuclei")
+HELD_OUT = tuple((f"{name}/{part}", 3) for name in TRAINED_ON for part in ("train/a", "train/b", "test/a"))
 LAYOUTS = ((1, 1), (1, 2), (2, 2), (2, 3), (3, 3), (3, 4))  # rows, columns of panels with 3 px between them
 
 

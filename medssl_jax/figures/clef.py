@@ -7,6 +7,7 @@ the first pixel outside, in the order of the file, which ImageCLEF's accuracy de
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -28,12 +29,8 @@ def read_boxes(path: Path | str) -> dict[str, np.ndarray]:
     path = Path(path)
     if path.suffix.lower() == ".xml":
         return read_clef(path)
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            first = next(csv.reader(file), [])
-        if len(first) in NLM_FIELDS and first[5] == NLM_PANEL:
-            return read_nlm(path)
-    return read_panels(path)
+    lines = _lines(path) if path.is_file() else []
+    return read_nlm(path) if lines and len(lines[0]) in NLM_FIELDS and lines[0][5] == NLM_PANEL else read_panels(path)
 
 
 def read_clef(path: Path | str) -> dict[str, np.ndarray]:
@@ -69,11 +66,10 @@ def read_nlm(path: Path | str) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"there is no list of panels {path}; give a train.csv or eval.csv of NLM's multi-panel figures.")
     figures: dict[str, list[list[float]]] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if len(row) not in NLM_FIELDS or row[5] != NLM_PANEL:
-                raise UserError(f"line {number} of {path} is not NLM's; a line is IMAGE,x0,y0,x1,y1,panel and the letter's box and text.")
-            figures.setdefault(row[0], []).append([_number(path, row[0], text) for text in row[1:5]])
+    for number, row in enumerate(_lines(path), 1):
+        if len(row) not in NLM_FIELDS or row[5] != NLM_PANEL:
+            raise UserError(f"line {number} of {path} is not NLM's; a line is IMAGE,x0,y0,x1,y1,panel and the letter's box and text.")
+        figures.setdefault(row[0], []).append([_number(path, row[0], text) for text in row[1:5]])
     if not figures:
         raise UserError(f"{path} is empty; give a train.csv or eval.csv of NLM's multi-panel figures.")
     return {name: _boxes(path, name, boxes) for name, boxes in figures.items()}
@@ -87,9 +83,9 @@ def read_panels(path: Path | str) -> dict[str, np.ndarray]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no table of panels {path}; give a CSV with the columns image, x0, y0, x1, y1.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    columns = set(rows[0]) if rows else set()
+    head, *lines = _lines(path) or [[]]
+    rows = [dict(itertools.zip_longest(head, line[: len(head)])) for line in lines]
+    columns = set(head) if rows else set()
     name = next((name for name in NAMES if name in columns), None)
     corners = next((corners for corners in CORNERS if columns.issuperset(corners)), None)
     if name is None or corners is None:
@@ -98,6 +94,15 @@ def read_panels(path: Path | str) -> dict[str, np.ndarray]:
     for row in rows:
         figures.setdefault(row[name], []).append([_number(path, row[name], row[corner]) for corner in corners])
     return {name: _boxes(path, name, boxes) for name, boxes in figures.items()}
+
+
+def _lines(path: Path) -> list[list[str]]:
+    """The lines of a CSV that are not empty. Raises UserError for a file that is no text in UTF-8, and for a quote without an end."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [line for line in csv.reader(file, strict=True) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV in UTF-8 ({error}); save it as one.") from error
 
 
 def _points(path: Path, name: str, panel: ElementTree.Element) -> list[float]:

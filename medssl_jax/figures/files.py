@@ -69,8 +69,8 @@ def name_of(file: Path, root: Path) -> str:
 
 
 def plain(text: str) -> str:
-    r"""A file name that is not UTF-8 as a text that can be written, its odd bytes as \xe9."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    r"""A file name as a text that can be written: bytes that are not UTF-8 as \xe9, and carriage returns, which end lines, as \r."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\r", r"\r")
 
 
 def _files(root: Path, folders: set[Path], closed: list[str]) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import hashlib
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,15 @@ class Part:
     """The lines of one share of a panels.csv, number `number` of `count`, which can be stopped and continued at any time."""
 
     def __init__(self, folder: Path, number: int, count: int) -> None:
+        self.count = count
         self.finished = folder / f"{number}-of-{count}.csv"
         self.unfinished = self.finished.with_suffix(".csv.partial")
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """Keep other processes from this part meanwhile. Raises UserError where one is at it."""
-        otherwise = f"another process writes {self.finished}; wait for it, or give this one another --shard."
+        otherwise = f"another process writes {self.finished}; wait for it" + (
+            ", or give this one another share." if self.count > 1 else "."
+        )
         return alone(self.finished.with_suffix(".lock"), otherwise)
 
     def lines(self) -> list[Row]:
@@ -77,11 +80,11 @@ def current(lines: Iterable[Row], stamps: Mapping[str, str]) -> tuple[list[Row],
     return kept, old
 
 
-def settled(lines: Iterable[Row], stamps: Mapping[str, str], out: Path) -> tuple[list[Row], list[Row]]:
+def settled(lines: Iterable[Row], stamps: Mapping[str, str], whole: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
     """The lines of the sources that need no work, and those of others: as `current`, and where a figure could not be cut (what hindered it
-    may be gone by now), or a crop is no longer in `out`."""
+    may be gone by now), or what belongs to a line is not `whole`."""
     kept, old = current(lines, stamps)
-    again = {one["source"] for one in kept if one["error"] or not (out / one["crop"]).exists()}
+    again = {one["source"] for one in kept if one["error"] or not whole(one)}
     return [one for one in kept if one["source"] not in again], old + [one for one in kept if one["source"] in again]
 
 

@@ -86,6 +86,8 @@ def _why(named: str, error: Exception) -> str:
         return sentence(
             named, "is encrypted with AES; install what reads it (pip install 'pypdf[crypto]'), or save a copy without encryption"
         )
+    if "jbig2dec" in str(error):
+        return sentence(named, "needs the program jbig2dec to be read (Debian: apt install jbig2dec); install it, or save the page as PNG")
     if isinstance(error, MemoryError):
         return sentence(named, "does not fit into the memory; make it smaller")
     if isinstance(error, PermissionError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +18,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.figures.claim import claim
 from medssl_jax.figures.cut import Boxes, Find, cut
 from medssl_jax.figures.files import Found, find, name_of
-from medssl_jax.figures.panels import Row, current, settled, share_of, stamp, write_lines
+from medssl_jax.figures.panels import UNSURE, Row, current, settled, share_of, stamp, write_lines
 from medssl_jax.figures.sheet import key_of, write_sheet
 from medssl_jax.figures.task import PANELS, RECORD, TABLE, THUMBNAILS, Task, partial_of, path_of
 from medssl_jax.figures.xycut import xycut
@@ -33,21 +36,35 @@ def separate(task: Task) -> None:
     where `out` holds other results or another process writes this share, and where not one figure could be cut.
     """
     number, count = task.share
+    warnings.filterwarnings("ignore", module="PIL")  # of damage that it mends, without the file's name
     found = find(task.figures)
     files = {name_of(file, task.figures): file for file in found.files}
-    stamps = {name: stamp(file) for name, file in files.items()}
+    stamps = {name: stamp(file) for name, file in files.items()} | _out_of_sight(task, found)
     detect = finder(task)
     _check_apart(task, found)
     claim(task.out, RECORD, task.record(getattr(detect, "mark", "")), str(task.share[0]))
     part = task.part(number)
     with part.held():
-        kept, old = settled(part.lines(), stamps, task.out)
+        kept, old = settled(part.lines(), stamps, functools.partial(_whole, task.out))
         done = {one["source"] for one in kept}
         waiting = {name: file for name, file in files.items() if share_of(name, count) == number and name not in done}
         _forget(task, old)
         if waiting or old or not part.finished.exists():
             part.extend(kept, _told(cut(task, waiting, detect), len(waiting)) if waiting else ())
-    _join(task, stamps, found.left_out)
+    _join(task, files.keys(), stamps, found.left_out)
+
+
+def _out_of_sight(task: Task, found: Found) -> dict[str, str]:
+    """The stamps that figures had which lie in folders that may not be read now: what was cut out of them is kept."""
+    folders = tuple(f"{folder}/" for folder in found.closed)
+    lines = [one for number in range(task.share[1]) for one in task.part(number + 1).lines()] if folders else []
+    seen = [one for one in lines if one["source"].startswith(folders) and not one["error"] and _whole(task.out, one)]
+    return {one["source"]: one["stamp"] for one in seen if one["stamp"] != UNSURE}
+
+
+def _whole(out: Path, one: Row) -> bool:
+    """Whether the crop of a line is there, and the figure's thumbnail."""
+    return (out / one["crop"]).exists() and path_of(out / THUMBNAILS, one, ".jpg").exists()
 
 
 def _check_apart(task: Task, found: Found) -> None:
@@ -97,12 +114,12 @@ def _forget(task: Task, lines: Sequence[Row]) -> None:
             partial_of(crop).unlink(missing_ok=True)
 
 
-def _join(task: Task, stamps: Mapping[str, str], left_out: str) -> None:
+def _join(task: Task, names: Collection[str], stamps: Mapping[str, str], left_out: str) -> None:
     """Write panels.csv and index.html of all shares. Raises UserError where not one figure was cut."""
     number, count = task.share
     parts = [task.part(n + 1) for n in range(count)]
     lines = [one for part in parts for one in current(part.lines(), stamps)[0]]
-    left = Counter(share_of(source, count) for source in stamps.keys() - {one["source"] for one in lines})
+    left = Counter(share_of(source, count) for source in set(names) - {one["source"] for one in lines})
     if left:
         to_go = ", ".join(f"--shard={share}/{count} has {left[share]}" for share in sorted(left))
         say(f"share {number} of {count} is cut; files to go: {to_go}. The last of them writes {task.out / TABLE}.")
