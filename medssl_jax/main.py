@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -10,9 +11,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from medssl_jax import cli, experiment
+from medssl_jax import cli, experiment, mirror
 from medssl_jax.config import validate
-from medssl_jax.errors import UserError
 from medssl_jax.memory import keep_pages
 from medssl_jax.report import read_run, write_report
 from medssl_jax.train import processes
@@ -24,11 +24,8 @@ COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0, fo
 PROCESS_COUNT = flags.DEFINE_integer("process_count", 0, "How many processes the run has.")
 PROCESS_INDEX = flags.DEFINE_integer("process_index", -1, "Which of them this is, from 0.")
 SILENCE = flags.DEFINE_integer("silence", processes.SILENCE, "Seconds after which a process that is not heard of counts as lost.", 1)
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run is kept; runs/<config.name> where nothing is given.")
-
-NO_FOLDER = (
-    "--workdir={} is not on a file system; a run appends to files and renames folders, which a bucket cannot: mount the bucket "
-    "(docs/machines.md), or take a folder that all processes see. Data may be given by a URL."
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the run is kept, a folder or a URL (gs://...); runs/<config.name> where nothing is given."
 )
 
 
@@ -45,9 +42,12 @@ def main() -> None:
 def _run(config: ConfigDict) -> None:
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
-    if "://" in (WORKDIR.value or ""):
-        raise UserError(NO_FOLDER.format(WORKDIR.value))
-    workdir = Path(WORKDIR.value or f"runs/{config.name}").expanduser()
+    place = WORKDIR.value or f"runs/{config.name}"
+    with mirror.kept(place) if "://" in place else contextlib.nullcontext(Path(place).expanduser()) as workdir:
+        _run_in(workdir, config)
+
+
+def _run_in(workdir: Path, config: ConfigDict) -> None:
     examine(workdir, config)
     finished = (workdir / "report.html").exists()
     lost = [problem for problem in read_run(workdir).problems if problem.startswith("results.json")] if finished else []

@@ -124,7 +124,7 @@ BAD_COMMANDS = {
     "--config configs/tower.py --config.pretrain.stepz=3": "did you mean --config.pretrain.steps",
     "--config=configs/spark.py --config.method.name=tower": "under config.method, which tower needs; use --config=configs/tower.py",
     "--config=configs/tower.py --data.path=images": "did you mean --config.data.path?",
-    "--config=configs/tower.py --workdir=gs://bucket/run": "--workdir=gs://bucket/run is not on a file system",
+    "--config=configs/tower.py --workdir=nowhere://bucket/run": "cannot be read (Protocol not known: nowhere",
     "--config=configs/tower.py --wrkdir=runs/mine": "did you mean --workdir?",
 }
 

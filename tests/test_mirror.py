@@ -1,0 +1,158 @@
+"""A run at a URL: what is there is what was here, the next machine goes on from it, and what cannot be kept is told at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import shell
+import tiny
+
+from medssl_jax import mirror
+from medssl_jax.errors import UserError
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Turns this into another machine, whose disk holds nothing yet."""
+
+    def become(name):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+
+    become("first")
+    return become
+
+
+def begun(url):
+    found = mirror.Mirror(url)
+    found.fetch()
+    return found
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def write(run, **files):
+    for name, text in files.items():
+        path = run.here / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def test_the_next_machine_has_what_the_first_one_copied(machine, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    run = begun(url)
+    write(run, config="{}", checkpoints__1__params="one", metrics="a")
+    run.push()
+    write(run, checkpoints__2__params="two", metrics="a b")
+    (run.here / "checkpoints" / "1" / "params").unlink()
+    run.push()
+    there = tree(tmp_path / "bucket" / "run")
+    index = json.loads(there.pop(mirror.INDEX))
+    assert there == {"config": "{}", "checkpoints/2/params": "two", "metrics": "a b"}
+    assert set(index["files"]) == set(there)
+    machine("second")
+    later = begun(url)
+    assert {name: text for name, text in tree(later.here).items() if name != mirror.INDEX} == there
+    before = (tmp_path / "bucket" / "run" / mirror.INDEX).read_text()
+    later.push()
+    assert (tmp_path / "bucket" / "run" / mirror.INDEX).read_text() == before  # nothing has changed
+
+
+def test_what_is_newer_here_stays_and_what_another_machine_wrote_is_taken(machine, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    run = begun(url)
+    write(run, metrics="copied")
+    run.push()
+    write(run, metrics="newer", left="killed before it was copied")
+    assert tree(begun(url).here)["metrics"] == "newer"
+    machine("second")
+    other = begun(url)
+    write(other, metrics="of the second")
+    other.push()
+    machine("first")
+    again = begun(url)
+    assert {name: text for name, text in tree(again.here).items() if name != mirror.INDEX} == {"metrics": "of the second"}
+
+
+def test_a_copy_cut_short_is_none(machine, tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/bucket/run"
+    run = begun(url)
+    write(run, a="1", b="1")
+    run.push()
+    write(run, a="2", b="2")
+    put = run._there.put_file
+
+    def failing(here, there):
+        if here.endswith("/b"):
+            raise OSError("the network is down")
+        put(here, there)
+
+    monkeypatch.setattr(run._there, "put_file", failing)
+    with pytest.raises(UserError, match=r"cannot be written \(the network is down\); what there is lies in .*run-"):
+        run.push()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
+    run.push()
+    assert tree(tmp_path / "bucket" / "run")["b"] == "2"
+
+
+def test_files_that_come_and_go(machine, tmp_path, monkeypatch):
+    """What is being written is left out; what goes while it is copied is looked for again."""
+    run = begun(f"file://{tmp_path}/bucket/run")
+    write(run, a="1", z="1", **{"5.orbax-checkpoint-tmp-1__x": "1", "b.partial": "1"})
+    put = run._there.put_file
+
+    def vanishing(here, there):
+        (run.here / "z").unlink(missing_ok=True)
+        put(here, there)
+
+    monkeypatch.setattr(run._there, "put_file", vanishing)
+    run.push()
+    assert set(json.loads((tmp_path / "bucket" / "run" / mirror.INDEX).read_text())["files"]) == {"a"}
+
+
+def test_other_files_are_left_alone(machine, tmp_path):
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match=r"bucket holds other files and no run \(no mirror\.json\); choose another"):
+        begun(f"file://{tmp_path}/bucket")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=file://.*/file/run cannot be written"):
+        begun(f"file://{tmp_path}/file/run")
+
+
+def test_several_processes_need_a_folder(machine, monkeypatch):
+    monkeypatch.setattr(mirror.jax, "process_count", lambda: 2)
+    with (
+        pytest.raises(UserError, match="needs a folder that all of them see, and --workdir=memory://run is none"),
+        mirror.kept("memory://run"),
+    ):
+        pass
+
+
+def test_a_run_is_continued_by_another_machine(machine, tmp_path):
+    """The first is taken back (SIGTERM) once there is a checkpoint; the run ends on the second, and on the third it is finished."""
+    url, data = f"file://{tmp_path}/bucket/tower", tiny.folder(tmp_path / "data")
+    flags = ["--config.data.task=none", f"--config.data.path={data}", "--config.pretrain.steps=300"]
+    first = shell.start(*shell.main(*flags, workdir=url), XDG_CACHE_HOME=str(tmp_path / "first"))
+    shell.wait_for(mirror.Mirror(url).here / "metrics.jsonl", lines=2, process=first)
+    first.send_signal(signal.SIGTERM)
+    said = stderr(first)
+    assert f"The run is kept at {url}; on this machine it lies in" in said
+    left = re.search(r"was left at step (\d+) of 300 and is saved", said)[1]
+    assert (tmp_path / "bucket" / "tower" / "checkpoints" / left).is_dir()
+    second = stderr(shell.start(*shell.main(*flags, workdir=url), XDG_CACHE_HOME=str(tmp_path / "second")))
+    assert f"Continuing the pretraining at step {left} of 300" in second
+    assert (tmp_path / "bucket" / "tower" / "report.html").exists()
+    third = stderr(shell.start(*shell.main(*flags, workdir=url), XDG_CACHE_HOME=str(tmp_path / "third")))
+    assert "is finished; its table is below" in third
+
+
+def stderr(process):
+    (ended,) = shell.ended(process)
+    return shell.finished(ended).stderr
