@@ -36,12 +36,12 @@ def run(workdir: Path, *flags: str, processes: int) -> Said:
     return shell.ended(*start(workdir, *flags, processes=processes))
 
 
-def start(workdir: Path, *flags: str, processes: int) -> list[subprocess.Popen]:
+def start(workdir: Path, *flags: str, processes: int, config: str = "tower") -> list[subprocess.Popen]:
     environment = {"JAX_NUM_CPU_DEVICES": str(4 // processes)}
     if processes > 1:
         address = f"localhost:{portpicker.pick_unused_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_COUNT": str(processes)}
-    call = shell.main(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, workdir=workdir)
+    call = shell.main(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, config=config, workdir=workdir)
     return [shell.start(*call, **environment, JAX_PROCESS_INDEX=str(i)) for i in range(processes)]
 
 
@@ -103,6 +103,28 @@ def test_one_process_writes_and_speaks(home, two):
     assert len(list((home / "two" / "tensorboard").iterdir())) == 1
     assert len((home / "two" / "metrics.jsonl").read_text().splitlines()) == len((home / "one" / "metrics.jsonl").read_text().splitlines())
     assert {path.name for path in (home / "two").iterdir()} == {path.name for path in (home / "one").iterdir()}
+
+
+DETECTOR = [
+    "--config.figures.size=64",
+    "--config.figures.validation=4",
+    "--config.figures.style.side=(80, 120)",
+    "--config.model.width=4",
+    "--config.model.blocks=1",
+    "--config.pretrain.optimizer.learning_rate=0.01",
+]
+
+
+def test_the_detector_of_two_processes_is_that_of_one(home):
+    started = {count: start(home / f"detector{count}", *DETECTOR, processes=count, config="simcfs") for count in (1, 2)}
+    for processes in started.values():
+        finished(shell.ended(*processes))
+    one, two = (home / f"detector{count}" for count in started)
+    assert losses(one).keys() == losses(two).keys() == {2, 4}
+    np.testing.assert_allclose(list(losses(two).values()), list(losses(one).values()), rtol=1e-4)
+    for a, b in zip(weights(two), weights(one), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
 
 
 @pytest.fixture(scope="module")
