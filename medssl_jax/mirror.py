@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Iterator
@@ -20,8 +21,7 @@ from medssl_jax.train.logging import read_json, say, write_json
 
 EVERY = 60.0  # seconds between two copies
 TRIES = 5  # of a copy while files come and go
-INDEX = "mirror.json"  # at the URL: what belongs to the run; written last, so that a copy cut short is none. Here: what was copied last
-TRIAL = "mirror.trial"
+INDEX = "mirror.json"  # at the URL: what belongs to the run, written last
 UNFINISHED = (".partial", "orbax-checkpoint-tmp")  # in names of what is being written
 SHARED = "a run of several processes needs a folder that all of them see, and --workdir={} is none; mount the bucket (docs/machines.md)."
 
@@ -51,60 +51,94 @@ def kept(url: str) -> Iterator[Path]:
 
 
 class Mirror:
-    """A folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached."""
+    """A folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached.
+
+    Files at the URL are replaced one by one, as a run that is killed leaves them too; a new one belongs to the run once the index names it,
+    and an old one is removed at the second copy that lacks it, so that there is always a whole checkpoint.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         name = f"{self.url.rpartition('/')[2]}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
         self.here = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medssl_jax" / "runs" / name
+        self._note = self.here.with_name(f"{name}.json")  # its index here, beside it: a run's folder holds a run alone
         with self._told("read"):
             self._there, self._root = fsspec.core.url_to_fs(self.url)
 
     def fetch(self) -> None:
-        """Make the folder what the URL holds, unless this machine wrote that last; an empty URL is a new run."""
-        index = self._read()
-        self._try_writing()
-        self.here.mkdir(parents=True, exist_ok=True)
-        if index is None or index["mark"] == self._last()["mark"]:
+        """Make the folder what the URL holds, unless this machine wrote that last; an empty URL is a new run.
+
+        What was here and is not there is set aside. Raises UserError where the URL holds other things, or cannot be written.
+        """
+        index, last = self._read(), self._last()
+        if index is None and not last["mark"]:
+            self.here.mkdir(parents=True, exist_ok=True)
+            self._point(last["files"])  # also a trial: not after hours, when the first copy is due
             return
-        for name in index["files"]:
+        if index is not None and index["mark"] in (last["mark"], last.get("next")):
+            if index["mark"] != last["mark"]:  # killed before it was written here
+                write_json(self._note, {**index, "gone": sorted(last["files"].keys() - index["files"].keys())})
+            return
+        self._set_aside(copied=index is not None and self._files() == last["files"])
+        self.here.mkdir(parents=True, exist_ok=True)
+        files = index["files"] if index else {}
+        for name in files:
             (self.here / name).parent.mkdir(parents=True, exist_ok=True)
             with self._told("read"):
                 self._there.get_file(f"{self._root}/{name}", str(self.here / name))
-        for name in self._files().keys() - index["files"].keys():  # of an older state
-            (self.here / name).unlink()
-        write_json(self.here / INDEX, {"mark": index["mark"], "files": self._files()})
+        self._point(self._files())
 
     def push(self) -> None:
-        """Copy what has changed since the last time. Raises UserError where the URL cannot be written."""
-        before = self._last()["files"]
+        """Copy what has changed since the last time. Raises UserError where the URL cannot be written, or another machine has gone on."""
+        last = self._last()
         for _ in range(TRIES):
             files = self._files()
-            if files == before:
+            if files == last["files"]:
                 return
-            with self._told("written"), contextlib.suppress(FileNotFoundError):  # an old checkpoint went meanwhile: look again
-                for name in (name for name, state in files.items() if before.get(name) != state):
-                    self._there.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
-                    self._there.put_file(str(self.here / name), f"{self._root}/{name}")
-                self._finish(files, before)
+            if (index := self._read()) is not None and index["mark"] not in (last["mark"], last.get("next")):
+                raise UserError(f"another machine has gone on with the run at --workdir={self.url}; what is here stays in {self.here}.")
+            changed = [name for name, state in files.items() if last["files"].get(name) != state or index is None]
+            if all(self._put(name) for name in changed):  # else an old checkpoint went meanwhile: look again
+                self._point(files)
+                self._remove(last.get("gone", []))
                 return
+        raise UserError(f"the files in {self.here} change too fast to be copied to --workdir={self.url}.")
 
     def keep_up(self, done: threading.Event) -> None:
         """Copy now and then until `done`; what fails is told, and tried again."""
         while not done.wait(EVERY):
             try:
                 self.push()
-            except UserError as error:
+            except Exception as error:  # the thread must not end
                 say(f"{error} It is tried again.")
 
-    def _finish(self, files: Files, before: Files) -> None:
-        """Say what belongs to the run, then remove what no longer does."""
-        index = {"mark": uuid.uuid4().hex, "files": files}
-        self._there.pipe_file(f"{self._root}/{INDEX}", json.dumps(index).encode())
-        write_json(self.here / INDEX, index)
-        for name in before.keys() - files.keys():
-            with contextlib.suppress(FileNotFoundError):
-                self._there.rm_file(f"{self._root}/{name}")
+    def _put(self, name: str) -> bool:
+        """Copy a file; False where it is not here any more."""
+        with self._told("written"):
+            self._there.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
+            try:
+                self._there.put_file(str(self.here / name), f"{self._root}/{name}")
+            except FileNotFoundError:
+                if (self.here / name).exists():
+                    raise
+                return False
+        return True
+
+    def _point(self, files: Files) -> None:
+        """Say what belongs to the run: here what is coming, there, and here again, so that a kill in between is understood."""
+        last, mark = self._last(), uuid.uuid4().hex
+        write_json(self._note, {**last, "next": mark})
+        with self._told("written"):
+            self._there.makedirs(self._root, exist_ok=True)
+            self._there.pipe_file(f"{self._root}/{INDEX}", json.dumps({"mark": mark, "files": files}).encode())
+        write_json(self._note, {"mark": mark, "files": files, "gone": sorted(last["files"].keys() - files.keys())})
+
+    def _remove(self, names: list[str]) -> None:
+        """Remove what has been gone for two copies, and is not back."""
+        for name in names:
+            if not (self.here / name).exists():
+                with self._told("written"), contextlib.suppress(FileNotFoundError):
+                    self._there.rm_file(f"{self._root}/{name}")
 
     def _read(self) -> dict[str, Any] | None:
         """The index at the URL, None where nothing is there. Raises UserError where other things are."""
@@ -113,38 +147,42 @@ class Mirror:
             if self._there.exists(f"{self._root}/{INDEX}"):
                 return json.loads(self._there.cat_file(f"{self._root}/{INDEX}"))
             foreign = self._there.find(self._root) if self._there.exists(self._root) else []
-        if foreign and not self.here.exists():  # else it is a first copy that this machine did not finish
+        if foreign:
             raise UserError(f"--workdir={self.url} holds other files and no run (no {INDEX}); choose another.")
         return None
 
-    def _try_writing(self) -> None:
-        """Raises UserError where the URL cannot be written: not after hours, when the first copy is due."""
-        with self._told("written"):
-            self._there.makedirs(self._root, exist_ok=True)
-            self._there.pipe_file(f"{self._root}/{TRIAL}", b"")
-            self._there.rm_file(f"{self._root}/{TRIAL}")
-
     def _last(self) -> dict[str, Any]:
-        """What this machine has copied last."""
-        path = self.here / INDEX
-        return read_json(path, dict, "delete it") if path.exists() else {"mark": "", "files": {}}
+        """What this machine has copied last: the mark of that copy, of one that was begun, the files, and what went with it."""
+        known = self.here.exists() and self._note.exists()
+        return read_json(self._note, dict, "delete it") if known else {"mark": "", "files": {}}
+
+    def _set_aside(self, copied: bool) -> None:
+        """Remove what is here where it was copied, else leave it to the user: another machine has gone on, or the URL was emptied."""
+        self._note.unlink(missing_ok=True)
+        if copied or not self.here.exists():
+            shutil.rmtree(self.here, ignore_errors=True)
+            return
+        aside = self.here.with_name(f"{self.here.name}-{uuid.uuid4().hex[:8]}")
+        self.here.rename(aside)
+        say(f"What this machine had of the run is not what {self.url} holds; it is kept in {aside}.")
 
     def _files(self) -> Files:
         """What belongs to the run on this machine."""
-        found = {}
-        for path in sorted(self.here.rglob("*")):
-            name = path.relative_to(self.here).as_posix()
-            with contextlib.suppress(FileNotFoundError):
-                if path.is_file() and name != INDEX and not any(word in name for word in UNFINISHED):
-                    found[name] = [(state := path.stat()).st_size, state.st_mtime_ns]
-        return found
+        found: Files = {}
+        for folder, _, names in os.walk(self.here):  # passes over what vanishes
+            for path in (Path(folder, name) for name in names):
+                name = path.relative_to(self.here).as_posix()
+                if not any(word in name for word in UNFINISHED):
+                    with contextlib.suppress(FileNotFoundError):
+                        found[name] = [(state := path.stat()).st_size, state.st_mtime_ns]
+        return dict(sorted(found.items()))
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
         """The errors of all file systems as one sentence."""
         try:
             yield
-        except (UserError, FileNotFoundError):
+        except UserError:
             raise
         except ImportError as error:
             raise UserError(f"--workdir={self.url} needs a package that is not installed: {error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -51,9 +52,11 @@ def test_the_next_machine_has_what_the_first_one_copied(machine, tmp_path):
     write(run, checkpoints__2__params="two", metrics="a b")
     (run.here / "checkpoints" / "1" / "params").unlink()
     run.push()
+    write(run, metrics="a b c")
+    run.push()
     there = tree(tmp_path / "bucket" / "run")
     index = json.loads(there.pop(mirror.INDEX))
-    assert there == {"config": "{}", "checkpoints/2/params": "two", "metrics": "a b"}
+    assert there == {"config": "{}", "checkpoints/2/params": "two", "metrics": "a b c"}
     assert set(index["files"]) == set(there)
     machine("second")
     later = begun(url)
@@ -63,7 +66,7 @@ def test_the_next_machine_has_what_the_first_one_copied(machine, tmp_path):
     assert (tmp_path / "bucket" / "run" / mirror.INDEX).read_text() == before  # nothing has changed
 
 
-def test_what_is_newer_here_stays_and_what_another_machine_wrote_is_taken(machine, tmp_path):
+def test_what_is_newer_here_stays_and_what_another_machine_wrote_is_taken(machine, tmp_path, capsys):
     url = f"file://{tmp_path}/bucket/run"
     run = begun(url)
     write(run, metrics="copied")
@@ -72,33 +75,103 @@ def test_what_is_newer_here_stays_and_what_another_machine_wrote_is_taken(machin
     assert tree(begun(url).here)["metrics"] == "newer"
     machine("second")
     other = begun(url)
+    assert contents(other.here) == {"metrics": "copied"}
     write(other, metrics="of the second")
     other.push()
     machine("first")
+    with pytest.raises(UserError, match="another machine has gone on with the run at --workdir=file"):
+        run.push()
     again = begun(url)
-    assert {name: text for name, text in tree(again.here).items() if name != mirror.INDEX} == {"metrics": "of the second"}
+    assert contents(again.here) == {"metrics": "of the second"}
+    aside = Path(re.search("it is kept in (.*)\\.", capsys.readouterr().err)[1])
+    assert contents(aside) == {"metrics": "newer", "left": "killed before it was copied"}
 
 
-def test_a_copy_cut_short_is_none(machine, tmp_path, monkeypatch):
+def contents(folder):
+    return {name: text for name, text in tree(folder).items() if name != mirror.INDEX}
+
+
+def test_a_url_that_was_emptied_is_a_new_run_and_nothing_is_lost(machine, tmp_path, capsys):
     url = f"file://{tmp_path}/bucket/run"
     run = begun(url)
-    write(run, a="1", b="1")
+    write(run, metrics="old")
     run.push()
-    write(run, a="2", b="2")
+    shutil.rmtree(tmp_path / "bucket" / "run")
+    run.push()  # nothing has changed here
+    again = begun(url)
+    assert contents(again.here) == {}
+    assert contents(Path(re.search("it is kept in (.*)\\.", capsys.readouterr().err)[1])) == {"metrics": "old"}
+    write(again, metrics="new")
+    again.push()
+    assert contents(tmp_path / "bucket" / "run") == {"metrics": "new"}
+
+
+def test_a_checkpoint_stays_until_the_copy_after_the_next(machine, tmp_path):
+    """A walk through a folder that changes may see neither the old one nor the new one."""
+    run = begun(f"file://{tmp_path}/bucket/run")
+    write(run, checkpoints__1__params="one")
+    run.push()
+    (run.here / "checkpoints" / "1" / "params").unlink()
+    write(run, metrics="a")
+    run.push()
+    assert contents(tmp_path / "bucket" / "run") == {"checkpoints/1/params": "one", "metrics": "a"}
+    write(run, checkpoints__2__params="two")
+    run.push()
+    assert contents(tmp_path / "bucket" / "run") == {"checkpoints/2/params": "two", "metrics": "a"}
+
+
+def test_a_copy_cut_short_adds_nothing_to_the_run(machine, tmp_path, monkeypatch):
+    url = f"file://{tmp_path}/bucket/run"
+    run = begun(url)
+    write(run, a="1")
+    run.push()
+    write(run, b__params="2", c="2")
     put = run._there.put_file
 
     def failing(here, there):
-        if here.endswith("/b"):
+        if here.endswith("/c"):
             raise OSError("the network is down")
         put(here, there)
 
-    monkeypatch.setattr(run._there, "put_file", failing)
-    with pytest.raises(UserError, match=r"cannot be written \(the network is down\); what there is lies in .*run-"):
-        run.push()
-    monkeypatch.undo()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
+    with monkeypatch.context() as patched:
+        patched.setattr(run._there, "put_file", failing)
+        with pytest.raises(UserError, match=r"cannot be written \(the network is down\); what there is lies in .*run-"):
+            run.push()
+        patched.setattr(run._there, "put_file", lambda here, there: (_ for _ in ()).throw(FileNotFoundError("no such bucket")))
+        with pytest.raises(UserError, match="no such bucket"):
+            run.push()
+    machine("second")
+    assert contents(begun(url).here) == {"a": "1"}
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_killed_while_the_index_is_written(machine, tmp_path, monkeypatch, step):
+    """Before it is at the URL, or before it is here: the same machine goes on with what it has."""
+    url = f"file://{tmp_path}/bucket/run"
+    run = begun(url)
+    write(run, a="1")
     run.push()
-    assert tree(tmp_path / "bucket" / "run")["b"] == "2"
+    write(run, a="2")
+    calls, whole = [], mirror.write_json
+
+    def killed(path, value):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        whole(path, value)
+
+    with monkeypatch.context() as patched:
+        if step == 2:
+            patched.setattr(mirror, "write_json", killed)
+        else:
+            patched.setattr(run._there, "pipe_file", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run.push()
+    write(run, a="3")
+    again = begun(url)
+    assert contents(again.here) == {"a": "3"}
+    again.push()
+    assert contents(tmp_path / "bucket" / "run") == {"a": "3"}
 
 
 def test_files_that_come_and_go(machine, tmp_path, monkeypatch):
