@@ -45,8 +45,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def own(boxes: Path, images: Path, ways: Mapping[str, Cutter], record: Path | None) -> int:
     """Print the scores of every way to cut, and keep them in `record` where there is one; 0. Raises UserError for what cannot be read."""
-    if record is not None and not record.parent.is_dir():
-        raise UserError(f"--record={record} lies in no folder that exists; make it, or name another file.")
+    if record is not None and (record.is_dir() or not record.parent.is_dir()):
+        raise UserError(f"--record={record} {'is a folder' if record.is_dir() else 'lies in no folder that exists'}; name a file.")
     told = scored(read_boxes(boxes), images, ways, {})
     print("\n\n".join(_tables(told)))
     if record is not None:

@@ -262,9 +262,9 @@ def test_the_front_page_has_what_the_records_say(data, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("image,x0,y0,x1,y1\nM\xfcller.png,1,1,9,9\n".encode("latin-1"), "is no CSV in UTF-8"),
-        ("image,x0,y0,x1,y1\none_a.png,1,1,9,9\n".encode("utf-16"), "is no CSV in UTF-8"),
-        (b'image,x0,y0,x1,y1\n"one_a.png,1,1,9,9\n', "is no CSV in UTF-8"),
+        ("image,x0,y0,x1,y1\nM\xfcller.png,1,1,9,9\n".encode("latin-1"), "is no text in UTF-8; save it as CSV in UTF-8"),
+        ("image,x0,y0,x1,y1\none_a.png,1,1,9,9\n".encode("utf-16"), "is no text in UTF-8; save it as CSV in UTF-8"),
+        (b'image,x0,y0,x1,y1\n"one_a.png,1,1,9,9\n', "is no whole CSV (unexpected end of data); look for a quote that is not closed"),
         (b"image,x0,y0,x1,y1\none_a.png,1,1,250,9\n", "a box of one_a.png, 1, 1 to 250, 9, is not in its 200 x 200 pixels"),
         (b"image,x0,y0,x1,y1\none_a.png,-9,1,20,9\n", "a box of one_a.png, -9, 1 to 20, 9, is not in"),
         (b"image,x0,y0,x1,y1\none_a.png,1,1,inf,9\n", "to inf, 9, is not in"),
@@ -285,6 +285,8 @@ def test_places_that_do_not_exist_are_told_before_anything_is_cut(data, tmp_path
     said = capsys.readouterr().err
     assert "lies in no folder that exists" in said
     assert "cut by" not in said
+    assert own(home / "panels.csv", home / "images", f"--record={tmp_path}") == 2
+    assert "is a folder; name a file" in capsys.readouterr().err
 
 
 def test_panels_that_touch():

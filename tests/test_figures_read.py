@@ -137,12 +137,14 @@ def test_pages_of_a_tiff_are_figures_but_not_their_small_copies(tmp_path, pictur
     assert [(figure.page, figure.image.shape[:2]) for figure in found] == [(1, (40, 60)), (3, (30, 60))]
 
 
-def test_a_tiff_of_small_copies_alone_is_its_first(tmp_path, picture):
+def test_a_tiff_of_small_copies_alone_is_read_whole(tmp_path, picture):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for image in (picture, picture[::2, ::2]):
             file.write(image, photometric="rgb", subfiletype=1)
-    (found,) = figures(tmp_path / "a.tif")
-    np.testing.assert_array_equal(found.image, picture)
+    first, second = figures(tmp_path / "a.tif")
+    np.testing.assert_array_equal(first.image, picture)
+    np.testing.assert_array_equal(second.image, picture[::2, ::2])
+    assert (first.page, second.page) == (1, 2)
 
 
 def test_an_animated_png_is_one_figure(tmp_path, picture):

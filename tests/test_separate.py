@@ -193,12 +193,15 @@ def test_names_that_are_long_or_no_text(tmp_path, rng):
 
 def test_a_carriage_return_in_a_name(tmp_path, rng):
     """It would end a line of the table."""
-    for name in ("a.png", "x\ry.png", "in\rner/b.png"):
+    for name in ("a.png", "x\ry.png", r"x\ry.png", "in\rner/b.png"):
         save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
     task = Task(tmp_path / "in", tmp_path / "out", "xycut")
     separate(task)
     separate(task)
-    assert [row["source"] for row in rows(tmp_path / "out")] == ["a.png"] * 2 + [r"in\rner/b.png"] * 2 + [r"x\ry.png"] * 2
+    found = [row["source"] for row in rows(tmp_path / "out")]
+    assert found[:6] == ["a.png"] * 2 + [r"in\rner/b.png"] * 2 + [r"x\ry.png"] * 2
+    assert all(re.fullmatch(r"x\\ry~[0-9a-f]{8}\.png", name) for name in found[6:])  # another file
+    assert len(found) == 8
     assert crops(tmp_path / "out") == {row["crop"] for row in rows(tmp_path / "out")}
 
 
@@ -207,6 +210,7 @@ def test_a_folder_that_cannot_be_read_for_a_while_keeps_its_crops(tmp_path, rng,
         save(tmp_path / "in" / name, grid(rng, rows=1, columns=2, side=60)[0])
     task, found = Task(tmp_path / "in", tmp_path / "out", "xycut"), find(tmp_path / "in")
     separate(task)
+    next((tmp_path / "out").rglob("b_png_1.png")).unlink()  # which cannot be cut again now
     before = tree(tmp_path / "out")
     monkeypatch.setattr(command, "find", lambda path: found._replace(files=found.files[:1], closed=("sub",)))
     separate(task)
@@ -252,7 +256,7 @@ def test_what_was_ignored_is_told(tmp_path, rng, capsys):
     save(tmp_path / "in" / "a.png", grid(rng, rows=1, columns=2, side=60)[0])
     (tmp_path / "in" / "b.xyz").write_text("")
     separate(Task(tmp_path / "in", tmp_path / "out", "xycut"))
-    assert "1 figure, 1 of them cut: 2 panels in" in (said := capsys.readouterr().err)
+    assert "1 figure, 1 of them cut apart: 2 panels in" in (said := capsys.readouterr().err)
     assert said.endswith("; ignored: 1 .xyz\n")
     assert "Ignored: 1 .xyz." in (tmp_path / "out" / "index.html").read_text()
 
@@ -548,7 +552,7 @@ def test_the_command(folder, done, tmp_path):
     result = call(f"--figures={folder}", f"--out={tmp_path / 'out'}", "--method=xycut")
     assert result.returncode == 0, result.stderr
     assert "separate: 8/8 files" in result.stderr
-    assert f"8 figures, 5 of them cut: 16 panels in {tmp_path / 'out' / 'photographs'} and 0 panels" in result.stderr
+    assert f"8 figures, 4 of them cut apart and 1 left whole: 16 panels in {tmp_path / 'out' / 'photographs'} and 0 panels" in result.stderr
     assert tree(tmp_path / "out") == tree(done)
 
 

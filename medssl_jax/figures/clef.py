@@ -101,8 +101,10 @@ def _lines(path: Path) -> list[list[str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             return [line for line in csv.reader(file, strict=True) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV in UTF-8 ({error}); save it as one.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8; save it as CSV in UTF-8.") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is no whole CSV ({error}); look for a quote that is not closed.") from error
 
 
 def _points(path: Path, name: str, panel: ElementTree.Element) -> list[float]:

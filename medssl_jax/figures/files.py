@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -66,6 +67,18 @@ def is_figure(path: Path) -> bool:
 def name_of(file: Path, root: Path) -> str:
     """The source of a file's figures: its path from the folder `root`, or its name where it is `root` itself."""
     return plain(file.name if file == root else file.relative_to(root).as_posix())
+
+
+def named(files: Sequence[Path], root: Path) -> dict[str, Path]:
+    """The files by their names as sources; where two come out alike (`plain`), the later ones with eight digits of their own."""
+    found: dict[str, Path] = {}
+    for file in files:
+        name = name_of(file, root)
+        if name in found:
+            own = hashlib.blake2b(os.fsencode(file), digest_size=4).hexdigest()
+            name = f"{name.removesuffix(file.suffix)}~{own}{file.suffix}"
+        found[name] = file
+    return found
 
 
 def plain(text: str) -> str:

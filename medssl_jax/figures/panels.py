@@ -81,10 +81,9 @@ def current(lines: Iterable[Row], stamps: Mapping[str, str]) -> tuple[list[Row],
 
 
 def settled(lines: Iterable[Row], stamps: Mapping[str, str], whole: Callable[[Row], bool]) -> tuple[list[Row], list[Row]]:
-    """The lines of the sources that need no work, and those of others: as `current`, and where a figure could not be cut (what hindered it
-    may be gone by now), or what belongs to a line is not `whole`."""
+    """The lines of the sources that need no work, and those of others: as `current`, and where a line is not `whole`."""
     kept, old = current(lines, stamps)
-    again = {one["source"] for one in kept if one["error"] or not whole(one)}
+    again = {one["source"] for one in kept if not whole(one)}
     return [one for one in kept if one["source"] not in again], old + [one for one in kept if one["source"] in again]
 
 

@@ -114,14 +114,17 @@ def _image(file: Path, source: str) -> Iterator[Figure]:
 
 def _pages(picture: Image.Image) -> Iterator[int]:
     """Turn to the pages of a TIFF, from 1, but for smaller copies of others; of an animated PNG, GIF or WebP to the first."""
+    if picture.format != "TIFF":
+        yield 1
+        return
     none = True
-    for number, frame in enumerate(ImageSequence.Iterator(picture) if picture.format == "TIFF" else [], 1):
+    for number, frame in enumerate(ImageSequence.Iterator(picture), 1):
         if not frame.tag_v2.get(REDUCED, 0) & 1:  # type: ignore[attr-defined]
             none = False
             yield number
-    if none:  # also where all say that they are copies
-        picture.seek(0)
-        yield 1
+    for number in range(1, picture.n_frames + 1) if none else ():  # type: ignore[attr-defined]  # all say that they are copies
+        picture.seek(number - 1)
+        yield number
 
 
 def _other_tiff(file: Path) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 import warnings
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from medssl_jax.errors import UserError
 from medssl_jax.figures.claim import claim
 from medssl_jax.figures.cut import Boxes, Find, cut
-from medssl_jax.figures.files import Found, find, name_of
+from medssl_jax.figures.files import Found, find, named
 from medssl_jax.figures.panels import UNSURE, Row, current, settled, share_of, stamp, write_lines
 from medssl_jax.figures.sheet import key_of, write_sheet
 from medssl_jax.figures.task import PANELS, RECORD, TABLE, THUMBNAILS, Task, partial_of, path_of
@@ -38,14 +37,14 @@ def separate(task: Task) -> None:
     number, count = task.share
     warnings.filterwarnings("ignore", module="PIL")  # of damage that it mends, without the file's name
     found = find(task.figures)
-    files = {name_of(file, task.figures): file for file in found.files}
+    files = named(found.files, task.figures)
     stamps = {name: stamp(file) for name, file in files.items()} | _out_of_sight(task, found)
     detect = finder(task)
     _check_apart(task, found)
-    claim(task.out, RECORD, task.record(getattr(detect, "mark", "")), str(task.share[0]))
+    claim(task.out, RECORD, task.record(getattr(detect, "mark", "")))
     part = task.part(number)
     with part.held():
-        kept, old = settled(part.lines(), stamps, functools.partial(_whole, task.out))
+        kept, old = settled(part.lines(), stamps, lambda one: one["source"] not in files or _whole(task.out, one))
         done = {one["source"] for one in kept}
         waiting = {name: file for name, file in files.items() if share_of(name, count) == number and name not in done}
         _forget(task, old)
@@ -58,13 +57,12 @@ def _out_of_sight(task: Task, found: Found) -> dict[str, str]:
     """The stamps that figures had which lie in folders that may not be read now: what was cut out of them is kept."""
     folders = tuple(f"{folder}/" for folder in found.closed)
     lines = [one for number in range(task.share[1]) for one in task.part(number + 1).lines()] if folders else []
-    seen = [one for one in lines if one["source"].startswith(folders) and not one["error"] and _whole(task.out, one)]
-    return {one["source"]: one["stamp"] for one in seen if one["stamp"] != UNSURE}
+    return {one["source"]: one["stamp"] for one in lines if one["source"].startswith(folders) and one["stamp"] != UNSURE}
 
 
 def _whole(out: Path, one: Row) -> bool:
-    """Whether the crop of a line is there, and the figure's thumbnail."""
-    return (out / one["crop"]).exists() and path_of(out / THUMBNAILS, one, ".jpg").exists()
+    """Whether a figure was cut (what hindered it may be gone by now), and its crop and thumbnail are there."""
+    return not one["error"] and (out / one["crop"]).exists() and path_of(out / THUMBNAILS, one, ".jpg").exists()
 
 
 def _check_apart(task: Task, found: Found) -> None:
@@ -132,7 +130,9 @@ def _join(task: Task, names: Collection[str], stamps: Mapping[str, str], left_ou
         raise UserError(f"nothing could be cut out of {counted(len(lines), 'figure')} of {task.figures}; the first: {lines[0]['error']}")
     kinds = Counter(one["looks"] for one in lines)
     there = " and ".join(f"{counted(kinds[kind], 'panel')} in {task.out / folder}" for kind, folder in PANELS.items())
-    figures, failed = len(set(map(key_of, lines))), sum(bool(one["error"]) for one in lines)
+    panels, failed = Counter(key_of(one) for one in lines if one["crop"]), sum(bool(one["error"]) for one in lines)
+    whole = sum(count == 1 for count in panels.values())
+    done = f"{len(panels) - whole} of them cut apart{f' and {whole} left whole' if whole else ''}"
     why = f"; {failed} could not be cut, for the reasons at the end of {page}" if failed else ""
     rest = f"; {left_out}" if left_out else ""
-    say(f"{counted(figures, 'figure')}, {len(thumbnails)} of them cut: {there}; see {page} and {task.out / TABLE}{why}{rest}")
+    say(f"{counted(len(set(map(key_of, lines))), 'figure')}, {done}: {there}; see {page} and {task.out / TABLE}{why}{rest}")
