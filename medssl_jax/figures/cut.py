@@ -49,14 +49,19 @@ class Pieces:
 def cut(task: Task, files: Mapping[str, Path], find: Find) -> Iterator[list[Row]]:
     """The lines of panels.csv of all files (by their names as sources), in their order, those of some figures at a time.
 
-    The crops and thumbnails of these are written when the next lines are asked for, or the end.
+    The crops and thumbnails of these are written from when the next lines are asked for, and all of them before the end.
     """
     stamps = {name: stamp(file) for name, file in files.items()}
+    writing: list[Future[None]] = []
     with ThreadPoolExecutor(cores()) as pool:
         for group in _grouped(_ahead(pool, files, task.min_side)):
             pieces = _cut_group(task, pool, find, group)
-            yield [{**one, "stamp": stamps[one["source"]]} for piece in pieces for one in piece.lines]
-            list(pool.map(partial(_write, task.out), pieces))
+            for one in writing:
+                one.result()
+            yield [{**row, "stamp": stamps[row["source"]]} for piece in pieces for row in piece.lines]
+            writing = [pool.submit(_write, task.out, piece) for piece in pieces]
+        for one in writing:
+            one.result()
 
 
 def _ahead(pool: ThreadPoolExecutor, files: Mapping[str, Path], smallest: int) -> Iterator[Figure]:
