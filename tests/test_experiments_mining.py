@@ -166,7 +166,7 @@ def test_a_run_without_a_detector_is_told(data, table, tmp_path, capsys):
 def test_a_detector_that_has_seen_the_cells_is_refused(data, table, tmp_path, capsys):
     (tmp_path / "config.json").write_text('{"data": {"path": "/sets/tissue, /sets/cells/train"}}')
     assert call(data, tmp_path, f"--run={tmp_path}", "--only", "mined-detector") == 2
-    assert "was trained on cells, of which the figures are made; train it on other images." in capsys.readouterr().err
+    assert "was trained on cells, of which the figures are made; train it on others." in capsys.readouterr().err
 
 
 def test_other_figures_are_other_records(table, monkeypatch):
