@@ -16,6 +16,7 @@ from typing import Any
 import fsspec
 import jax
 
+from medssl_jax.data import remote
 from medssl_jax.errors import UserError
 from medssl_jax.train.logging import read_json, say, write_json
 
@@ -44,10 +45,24 @@ def kept(url: str) -> Iterator[Path]:
     copying.start()
     try:
         yield mirror.here
-    finally:
+    except BaseException:  # it is what must be told
         done.set()
         copying.join()
-        mirror.push()
+        with _said():
+            mirror.push()
+        raise
+    done.set()
+    copying.join()
+    mirror.push()
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """What cannot be copied as a line, not as an error."""
+    try:
+        yield
+    except Exception as error:
+        say(str(error))
 
 
 class Mirror:
@@ -60,9 +75,9 @@ class Mirror:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         name = f"{self.url.rpartition('/')[2]}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
-        self.here = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medssl_jax" / "runs" / name
+        self.here = remote.cache("runs") / name
         self._note = self.here.with_name(f"{name}.json")  # its index here, beside it: a run's folder holds a run alone
-        with self._told("read"):
+        with self._told("cannot be read"):
             self._there, self._root = fsspec.core.url_to_fs(self.url)
 
     def fetch(self) -> None:
@@ -79,13 +94,15 @@ class Mirror:
             if index["mark"] != last["mark"]:  # killed before it was written here
                 write_json(self._note, {**index, "gone": sorted(last["files"].keys() - index["files"].keys())})
             return
+        partial = self.here.with_name(f"{self.here.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name in index["files"] if index else ():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            with self._told("cannot be read"):
+                self._there.get_file(f"{self._root}/{name}", str(partial / name))
         self._set_aside(copied=index is not None and self._files() == last["files"])
-        self.here.mkdir(parents=True, exist_ok=True)
-        files = index["files"] if index else {}
-        for name in files:
-            (self.here / name).parent.mkdir(parents=True, exist_ok=True)
-            with self._told("read"):
-                self._there.get_file(f"{self._root}/{name}", str(self.here / name))
+        partial.rename(self.here)
         self._point(self._files())
 
     def push(self) -> None:
@@ -105,16 +122,14 @@ class Mirror:
         raise UserError(f"the files in {self.here} change too fast to be copied to --workdir={self.url}.")
 
     def keep_up(self, done: threading.Event) -> None:
-        """Copy now and then until `done`; what fails is told, and tried again."""
+        """Copy now and then until `done`; what fails is said, and tried again."""
         while not done.wait(EVERY):
-            try:
+            with _said():
                 self.push()
-            except Exception as error:  # the thread must not end
-                say(f"{error} It is tried again.")
 
     def _put(self, name: str) -> bool:
         """Copy a file; False where it is not here any more."""
-        with self._told("written"):
+        with self._told("cannot be written"):
             self._there.makedirs(f"{self._root}/{name}".rpartition("/")[0], exist_ok=True)
             try:
                 self._there.put_file(str(self.here / name), f"{self._root}/{name}")
@@ -128,7 +143,7 @@ class Mirror:
         """Say what belongs to the run: here what is coming, there, and here again, so that a kill in between is understood."""
         last, mark = self._last(), uuid.uuid4().hex
         write_json(self._note, {**last, "next": mark})
-        with self._told("written"):
+        with self._told("cannot be written"):
             self._there.makedirs(self._root, exist_ok=True)
             self._there.pipe_file(f"{self._root}/{INDEX}", json.dumps({"mark": mark, "files": files}).encode())
         write_json(self._note, {"mark": mark, "files": files, "gone": sorted(last["files"].keys() - files.keys())})
@@ -137,12 +152,12 @@ class Mirror:
         """Remove what has been gone for two copies, and is not back."""
         for name in names:
             if not (self.here / name).exists():
-                with self._told("written"), contextlib.suppress(FileNotFoundError):
+                with self._told("cannot be written"), contextlib.suppress(FileNotFoundError):
                     self._there.rm_file(f"{self._root}/{name}")
 
     def _read(self) -> dict[str, Any] | None:
         """The index at the URL, None where nothing is there. Raises UserError where other things are."""
-        with self._told("read"):
+        with self._told("cannot be read"):
             self._there.invalidate_cache()
             if self._there.exists(f"{self._root}/{INDEX}"):
                 return json.loads(self._there.cat_file(f"{self._root}/{INDEX}"))
@@ -177,15 +192,5 @@ class Mirror:
                         found[name] = [(state := path.stat()).st_size, state.st_mtime_ns]
         return dict(sorted(found.items()))
 
-    @contextlib.contextmanager
-    def _told(self, what: str) -> Iterator[None]:
-        """The errors of all file systems as one sentence."""
-        try:
-            yield
-        except UserError:
-            raise
-        except ImportError as error:
-            raise UserError(f"--workdir={self.url} needs a package that is not installed: {error}.") from error
-        except Exception as error:  # every file system has its own, for names, rights and the network
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UserError(f"--workdir={self.url} cannot be {what} ({reason}); what there is lies in {self.here}.") from error
+    def _told(self, what: str) -> contextlib.AbstractContextManager[None]:
+        return remote.told(f"--workdir={self.url}", what, f"; what there is lies in {self.here}")

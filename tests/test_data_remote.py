@@ -83,7 +83,7 @@ def test_a_copy_that_fails_leaves_nothing(bucket, monkeypatch):
     monkeypatch.setattr(type(bucket), "get", broken)
     with pytest.raises(UserError, match=r"memory://bucket/set could not be copied to .* \(the connection was lost\)"):
         remote.local("memory://bucket/set")
-    assert list(remote._cache().iterdir()) == []
+    assert list(remote.cache("data").iterdir()) == []
 
 
 def test_nothing_there(bucket):

@@ -33,6 +33,14 @@ def begun(url):
     return found
 
 
+def pushed(url, **files):
+    """A run with these files, copied."""
+    run = begun(url)
+    write(run, **files)
+    run.push()
+    return run
+
+
 def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_text() for path in Path(folder).rglob("*") if path.is_file()}
 
@@ -46,9 +54,7 @@ def write(run, **files):
 
 def test_the_next_machine_has_what_the_first_one_copied(machine, tmp_path):
     url = f"file://{tmp_path}/bucket/run"
-    run = begun(url)
-    write(run, config="{}", checkpoints__1__params="one", metrics="a")
-    run.push()
+    run = pushed(url, config="{}", checkpoints__1__params="one", metrics="a")
     write(run, checkpoints__2__params="two", metrics="a b")
     (run.here / "checkpoints" / "1" / "params").unlink()
     run.push()
@@ -68,9 +74,7 @@ def test_the_next_machine_has_what_the_first_one_copied(machine, tmp_path):
 
 def test_what_is_newer_here_stays_and_what_another_machine_wrote_is_taken(machine, tmp_path, capsys):
     url = f"file://{tmp_path}/bucket/run"
-    run = begun(url)
-    write(run, metrics="copied")
-    run.push()
+    run = pushed(url, metrics="copied")
     write(run, metrics="newer", left="killed before it was copied")
     assert tree(begun(url).here)["metrics"] == "newer"
     machine("second")
@@ -93,9 +97,7 @@ def contents(folder):
 
 def test_a_url_that_was_emptied_is_a_new_run_and_nothing_is_lost(machine, tmp_path, capsys):
     url = f"file://{tmp_path}/bucket/run"
-    run = begun(url)
-    write(run, metrics="old")
-    run.push()
+    run = pushed(url, metrics="old")
     shutil.rmtree(tmp_path / "bucket" / "run")
     run.push()  # nothing has changed here
     again = begun(url)
@@ -108,9 +110,7 @@ def test_a_url_that_was_emptied_is_a_new_run_and_nothing_is_lost(machine, tmp_pa
 
 def test_a_checkpoint_stays_until_the_copy_after_the_next(machine, tmp_path):
     """A walk through a folder that changes may see neither the old one nor the new one."""
-    run = begun(f"file://{tmp_path}/bucket/run")
-    write(run, checkpoints__1__params="one")
-    run.push()
+    run = pushed(f"file://{tmp_path}/bucket/run", checkpoints__1__params="one")
     (run.here / "checkpoints" / "1" / "params").unlink()
     write(run, metrics="a")
     run.push()
@@ -122,9 +122,7 @@ def test_a_checkpoint_stays_until_the_copy_after_the_next(machine, tmp_path):
 
 def test_a_copy_cut_short_adds_nothing_to_the_run(machine, tmp_path, monkeypatch):
     url = f"file://{tmp_path}/bucket/run"
-    run = begun(url)
-    write(run, a="1")
-    run.push()
+    run = pushed(url, a="1")
     write(run, b__params="2", c="2")
     put = run._there.put_file
 
@@ -148,9 +146,7 @@ def test_a_copy_cut_short_adds_nothing_to_the_run(machine, tmp_path, monkeypatch
 def test_killed_while_the_index_is_written(machine, tmp_path, monkeypatch, step):
     """Before it is at the URL, or before it is here: the same machine goes on with what it has."""
     url = f"file://{tmp_path}/bucket/run"
-    run = begun(url)
-    write(run, a="1")
-    run.push()
+    run = pushed(url, a="1")
     write(run, a="2")
     calls, whole = [], mirror.write_json
 
@@ -197,6 +193,15 @@ def test_other_files_are_left_alone(machine, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--workdir=file://.*/file/run cannot be written"):
         begun(f"file://{tmp_path}/file/run")
+
+
+def test_what_ended_a_run_is_told_and_not_what_became_of_its_copy(machine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mirror.Mirror, "push", lambda self: (_ for _ in ()).throw(UserError("it cannot be copied.")))
+    with pytest.raises(UserError, match="the loss is no number"), mirror.kept(f"file://{tmp_path}/bucket/run"):
+        raise UserError("the loss is no number.")
+    assert "it cannot be copied." in capsys.readouterr().err
+    with pytest.raises(UserError, match="it cannot be copied"), mirror.kept(f"file://{tmp_path}/bucket/run"):
+        pass
 
 
 def test_several_processes_need_a_folder(machine, monkeypatch):

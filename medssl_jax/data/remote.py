@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,20 +27,34 @@ def local(path: str) -> Path:
     return _copied(path) if "://" in path else Path(path).expanduser()
 
 
-@functools.cache
-def _copied(url: str) -> Path:
+@contextlib.contextmanager
+def told(url: str, what: str, rest: str = "") -> Iterator[None]:
+    """The errors of all file systems as one UserError: `url` needs a package, or `what` ("cannot be read"), why, and the `rest`."""
     try:
-        files, root = fsspec.core.url_to_fs(url)
-        found = files.find(root, detail=True)
+        yield
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(f"{url} needs a package that is not installed: {error}.") from error
-    except FileNotFoundError:
-        found = {}
     except Exception as error:  # every file system has its own, for names, rights and the network
-        raise UserError(f"{url} cannot be read ({_first_line(error)}).") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{url} {what} ({reason}){rest}.") from error
+
+
+def cache(name: str) -> Path:
+    """The folder of this machine for copies of that kind."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medssl_jax" / name
+
+
+@functools.cache
+def _copied(url: str) -> Path:
+    found = {}
+    with told(url, "cannot be read"), contextlib.suppress(FileNotFoundError):
+        files, root = fsspec.core.url_to_fs(url)
+        found = files.find(root, detail=True)
     if not found:
         raise UserError(f"there is nothing at {url}; give the folder or file that holds the images.")
-    place = _cache() / _mark(url, found) / PurePosixPath(root).name
+    place = cache("data") / _mark(url, found) / PurePosixPath(root).name
     if not place.exists():
         _copy(files, root, place, url)
     return place
@@ -50,11 +66,9 @@ def _copy(files: Any, root: str, place: Path, url: str) -> None:
     with tempfile.TemporaryDirectory(dir=place.parent.parent, ignore_cleanup_errors=True) as partial:
         inside = Path(partial, "copy")
         inside.mkdir()
-        try:
-            with TqdmCallback(tqdm_kwargs={"desc": f"copying {url}", "unit": "file"}) as shown:
-                files.get(root.rstrip("/"), str(inside / place.name), recursive=True, callback=shown)
-        except Exception as error:
-            raise UserError(f"{url} could not be copied to {place.parent.parent} ({_first_line(error)}).") from error
+        shown = TqdmCallback(tqdm_kwargs={"desc": f"copying {url}", "unit": "file"})
+        with told(url, f"could not be copied to {place.parent.parent}"), shown:
+            files.get(root.rstrip("/"), str(inside / place.name), recursive=True, callback=shown)
         try:
             inside.rename(place.parent)
         except OSError:
@@ -62,15 +76,7 @@ def _copy(files: Any, root: str, place: Path, url: str) -> None:
                 raise
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 def _mark(url: str, found: dict[str, dict[str, Any]]) -> str:
     """A short word of the URL and the state of every file: what changes there is copied anew."""
     state = [(name, *(str(found[name].get(key)) for key in VERSION_KEYS)) for name in sorted(found)]
     return hashlib.sha256(repr((url, state)).encode()).hexdigest()[:16]
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "medssl_jax" / "data"
