@@ -193,4 +193,4 @@ class Mirror:
         return dict(sorted(found.items()))
 
     def _told(self, what: str) -> contextlib.AbstractContextManager[None]:
-        return remote.told(f"--workdir={self.url}", what, f"; what there is lies in {self.here}")
+        return remote.told(f"--workdir={self.url}", what, f"; what there is lies in {self.here}" if self.here.exists() else "")
