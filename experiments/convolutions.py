@@ -14,9 +14,8 @@ import jax
 import numpy as np
 
 from experiments.speed import timed
-from medssl_jax import cli
+from medssl_jax import cli, cpu
 from medssl_jax.errors import UserError
-from medssl_jax.memory import keep_pages
 from medssl_jax.models import network
 
 SHAPES = ((64, 16, 16), (64, 32, 16), (32, 32, 32), (16, 64, 64), (8, 128, 128), (2, 512, 512))  # side, channels in, channels out
@@ -67,7 +66,7 @@ def row(side: int, inputs: int, outputs: int) -> str:
 
 def main() -> None:
     """Print the table."""
-    keep_pages()
+    cpu.settle()
     try:
         import torch  # noqa: F401
     except ImportError as error:

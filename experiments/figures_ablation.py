@@ -24,7 +24,7 @@ from experiments.cut_tables import EVERY
 from experiments.cutters import DETECTOR, TIGHT, Cuts, Sample, cut, learned, summary
 from experiments.grid import CONFIGS, REPEATS, digest, options, set_option
 from experiments.shares import LEFT_OUT, alone, share
-from medssl_jax import experiment
+from medssl_jax import cpu, experiment
 from medssl_jax.config import validate
 from medssl_jax.data.stream import sub_seed
 from medssl_jax.errors import UserError
@@ -32,7 +32,6 @@ from medssl_jax.figures.detect import Detector
 from medssl_jax.figures.pools import open_pools
 from medssl_jax.figures.simulate import Figures, Style
 from medssl_jax.figures.validate import best_threshold
-from medssl_jax.memory import keep_pages
 from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import Interrupted
 
@@ -121,7 +120,7 @@ JOBS = tuple(Job(arm, seed) for seed, arm in itertools.product(range(REPEATS), A
 
 def start(asked: argparse.Namespace) -> int:
     """Run the trainings of this share that have no record; the exit code. Raises UserError for an arm or a share that does not exist."""
-    keep_pages()
+    cpu.settle()
     wanted = chosen(asked.only, asked.shard)
     if asked.list:
         print("\n".join(f"{job.name}: {'missing' if job.read(asked.records) is None else 'recorded'}" for job in wanted))

@@ -26,10 +26,9 @@ from experiments.cut_tables import NOTHING, markdown
 from experiments.machine import machine, share_accelerator
 from experiments.records import RECORDS, keep
 from experiments.throughput import BUDGETS, Case, measure, write_files
-from medssl_jax import cli
+from medssl_jax import cli, cpu
 from medssl_jax.errors import UserError
 from medssl_jax.machine import cores
-from medssl_jax.memory import keep_pages
 from medssl_jax.train.logging import read_json, say
 
 RECORD = "lightly.json"
@@ -58,7 +57,7 @@ def run(asked: argparse.Namespace, command: str) -> int:
         raise UserError(f"--steps={asked.steps} times nothing; give 1 or more.")
     if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
         raise UserError(f"{missing[0]} is not installed; install it with pip install -e '.[speed]'.")
-    keep_pages()
+    cpu.settle()
     share_accelerator()
     asked.record.parent.mkdir(parents=True, exist_ok=True)
     for case in CASES[asked.budget]:

@@ -23,13 +23,12 @@ from experiments.grid import BUDGETS, REPEATS, TABLES, Group, digest, groups
 from experiments.held import held
 from experiments.records import RECORDS, Record, key
 from experiments.shares import LEFT_OUT, alone, share
-from medssl_jax import cli, experiment
+from medssl_jax import cli, cpu, experiment
 from medssl_jax import pretrain as pretraining
 from medssl_jax.data.sources import Dataset, open_dataset
 from medssl_jax.downstream.compare import Cell, Comparison, colour
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import baselines
-from medssl_jax.memory import keep_pages
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.mesh import make_mesh
@@ -86,7 +85,7 @@ def dispatch(asked: argparse.Namespace) -> int:
 
 def start(asked: argparse.Namespace) -> int:
     """Run or list what the arguments ask for of a table of fine-tunings; the exit code."""
-    keep_pages()
+    cpu.settle()
     wanted = chosen(asked.table, asked.budget, asked.only, asked.shard)
     if asked.list:
         print(

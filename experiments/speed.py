@@ -28,10 +28,9 @@ from experiments.machine import machine, share_accelerator
 from experiments.records import RECORDS, keep
 from experiments.speed_table import RECORD, table
 from experiments.throughput import BUDGETS, Case
-from medssl_jax import cli, methods
+from medssl_jax import cli, cpu, methods
 from medssl_jax.config import validate
 from medssl_jax.errors import UserError
-from medssl_jax.memory import keep_pages
 from medssl_jax.train.logging import say
 
 STEPS = flags.DEFINE_integer("steps", 20, "Timed steps of every stage in a round.", lower_bound=1)
@@ -196,7 +195,7 @@ def chosen() -> list[ConfigDict]:
 
 def main() -> None:
     """Measure the config that is named, or those of the budget, record each once it is done, and print the table."""
-    keep_pages()
+    cpu.settle()
     share_accelerator()
     os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # what it takes to compile is to be seen
     record, command = Path(OUT.value), shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]])

@@ -26,12 +26,11 @@ from experiments.cut_tables import NOTHING, markdown
 from experiments.grid import CONFIGS, set_option
 from experiments.machine import machine
 from experiments.records import RECORDS, keep
-from medssl_jax import cli, methods
+from medssl_jax import cli, cpu, methods
 from medssl_jax.config import validate
 from medssl_jax.data.sources import Unlabelled, open_dataset
 from medssl_jax.data.tiles import TileSource
 from medssl_jax.errors import UserError
-from medssl_jax.memory import keep_pages
 from medssl_jax.pretrain import feed_tiles
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train import optimizer
@@ -190,7 +189,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """Time and record what is asked for; 0. Raises UserError for a method that is not timed, and for no step at all."""
-    keep_pages()
+    cpu.settle()
     known = {case.method for case in CASES[asked.budget]}
     if unknown := [name for name in asked.only if name not in known]:
         raise UserError(f"{unknown[0]!r} is not timed here; --only takes {', '.join(sorted(known))}.")

@@ -21,10 +21,9 @@ from ml_collections import ConfigDict
 from experiments import commit
 from experiments.grid import CONFIGS, set_option
 from experiments.records import RECORDS
-from medssl_jax import cli, experiment
+from medssl_jax import cli, cpu, experiment
 from medssl_jax.config import flat, validate
 from medssl_jax.evaluate import METRICS_VERSION, baselines
-from medssl_jax.memory import keep_pages
 from medssl_jax.report.words import arm as arm_title
 from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import Interrupted
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def start(asked: argparse.Namespace) -> int:
     """The exit code; raises UserError for what a run refuses."""
-    keep_pages()
+    cpu.settle()
     for dataset, arm, seed in _wanted(asked.only, asked.seeds):
         record, workdir = asked.records / FOLDER / f"{dataset}-{_file(arm)}-{seed}.json", asked.workdir / f"{dataset}-{_file(arm)}-{seed}"
         if record.exists():

@@ -11,9 +11,8 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from medssl_jax import cli, experiment, mirror
+from medssl_jax import cli, cpu, experiment, mirror
 from medssl_jax.config import validate
-from medssl_jax.memory import keep_pages
 from medssl_jax.report import read_run, write_report
 from medssl_jax.train import processes
 from medssl_jax.train.logging import say
@@ -31,7 +30,7 @@ WORKDIR = flags.DEFINE_string(
 
 def main() -> None:
     """Start or continue the run that the flags describe."""
-    keep_pages()
+    cpu.settle()
     config = cli.config()
     validate(config)
     processes.initialise_distributed(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value, SILENCE.value)
