@@ -26,6 +26,11 @@ SILENCE = flags.DEFINE_integer("silence", processes.SILENCE, "Seconds after whic
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Where the run is kept, a folder or a URL (gs://...); runs/<config.name> where nothing is given."
 )
+STOPPED_CODE = flags.DEFINE_integer(
+    "stopped_code",
+    0,
+    "Exit code of a run that was taken back (SIGTERM) before its end; another than 0 for schedulers to whom 0 means finished.",
+)
 
 
 def main() -> None:
@@ -61,7 +66,7 @@ def _run_in(workdir: Path, config: ConfigDict) -> None:
         experiment.run(config, workdir, shlex.join(["python", "-m", "medssl_jax.main", *sys.argv[1:]]))
     except Interrupted as reason:
         say(f"Interrupted: {reason}. The same command continues.")
-        sys.exit(reason.code)
+        sys.exit(reason.code or STOPPED_CODE.value)
 
 
 if __name__ == "__main__":

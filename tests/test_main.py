@@ -160,13 +160,26 @@ def test_killed_runs_continue_to_the_same_numbers(tmp_path):
     ]
     shell.finished(run(*flags, workdir=tmp_path / "whole"))
     for number, sent in enumerate((signal.SIGTERM, signal.SIGKILL)):
-        process = shell.start(*shell.main(*flags, workdir=tmp_path / "cut"))
+        process = shell.start(*shell.main(*flags, "--stopped_code=75", workdir=tmp_path / "cut"))
         shell.wait_for(tmp_path / "cut" / "metrics.jsonl", lines=2 + 3 * number, process=process)
         process.send_signal(sent)
         (left,) = shell.ended(process)
-        assert left.returncode == (0 if sent == signal.SIGTERM else -signal.SIGKILL)
+        assert left.returncode == (75 if sent == signal.SIGTERM else -signal.SIGKILL)
     shell.finished(run(*flags, "--config.data.threads=2", workdir=tmp_path / "cut"))
     assert (tmp_path / "cut" / "results.json").read_text() == (tmp_path / "whole" / "results.json").read_text()
+
+
+def test_a_second_run_compiles_nothing_that_the_first_has(tmp_path):
+    data, cache = tiny.folder(tmp_path / "data", masks=False), tmp_path / "cache"
+    least = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    found = []
+    for name in ("first", "second"):
+        flags = [f"--config.data.path={data}", f"--config.compilation_cache={cache}"]
+        (ended,) = shell.ended(shell.start(*shell.main(*flags, workdir=tmp_path / name), **least))
+        shell.finished(ended)
+        found.append({path.name for path in cache.iterdir() if not path.name.endswith("-atime")})
+    assert found[0]
+    assert found[1] == found[0]
 
 
 def test_unlabelled_folder_is_pretrained_only(tmp_path):

@@ -97,14 +97,17 @@ def train(
             batch = next(batches)
             progress.waited(time.perf_counter() - began)
             state, logs = step(state, batch)
-            pending.append(logs)
             done = k + 1
+            if k % plan.log_every == 0 and pending:  # the numbers of the steps before; the device is at work on this one meanwhile
+                _report(pending, k, plan, progress, logger, checkpoints)
+            pending.append(logs)
+            looking = evaluate is not None and (done % plan.eval_every == 0 or done == plan.steps)
             leaving = stop is not None and stop.requested
             saving = checkpoints is not None and (leaving or checkpoints.due(done))
-            if done % plan.log_every == 0 or done == plan.steps or saving:
+            if saving or done == plan.steps or (looking and done % plan.log_every == 0):
                 _report(pending, done, plan, progress, logger, checkpoints)
             began = time.perf_counter()
-            if evaluate and (done % plan.eval_every == 0 or done == plan.steps):  # before saving: a run continued here has it behind it
+            if evaluate and looking:  # before saving: a run continued here has it behind it
                 found = evaluate(state)
                 if logger:
                     logger.write(done, found)
