@@ -29,6 +29,7 @@ FULL_MEMORY = (
     "the memory is full; lower --config.pretrain.batch, --config.finetune.batch or --config.model.width, set --config.model.remat=True, or "
     "keep the images out of the accelerator's memory with --config.data.placement=host."
 )
+NO_BACKEND = "JAX does not start ({}); install what that platform needs (README.md, Set-up), or correct JAX_PLATFORMS and XLA_FLAGS."
 OUTPUTS = ("workdir", "out", "landmarks")  # the options that say where a command writes
 HELP = "Every --config.* option stands with its meaning in medssl_jax/config.py."
 NO_CONFIG = "no config was given; use --config=configs/tower.py."
@@ -85,6 +86,8 @@ def guarded(command: Callable[[], int]) -> int:
             return _complain(FULL_DISK.format("while writing a checkpoint"), FAILURE_EXIT)
         if "RESOURCE_EXHAUSTED" in str(error):
             return _complain(FULL_MEMORY, FAILURE_EXIT)
+        if "Unable to initialize backend" in str(error):
+            return _complain(NO_BACKEND.format(" ".join(str(error).split())), FAILURE_EXIT)
         raise
 
 
@@ -152,6 +155,8 @@ def _parse(argv: list[str]) -> None:
         raise UserError(_explain(error, argv)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not an option; options are written --name=value.")
+    if "out" in flags.FLAGS and "://" in (out := flags.FLAGS["out"].value or ""):
+        raise UserError(f"--out={out} is a URL, and this command writes on this machine; name a folder, and copy it there afterwards.")
 
 
 def _joined(arguments: list[str]) -> list[str]:

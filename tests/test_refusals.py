@@ -126,12 +126,25 @@ BAD_COMMANDS = {
     "--config=configs/tower.py --data.path=images": "did you mean --config.data.path?",
     "--config=configs/tower.py --workdir=nowhere://bucket/run": "cannot be read (Protocol not known: nowhere",
     "--config=configs/tower.py --wrkdir=runs/mine": "did you mean --workdir?",
+    "--config=configs/tower.py --coordinator=localhost --process_count=2 --process_index=0": "'localhost' is not HOST:PORT",
+    # port 9 is nobody's: it would be waited for
+    "--config=configs/tower.py --workdir=file:///run --coordinator=localhost:9 --process_count=2 --process_index=1": "a folder that all",
 }
 
 
 @pytest.mark.parametrize("flags", BAD_COMMANDS)
 def test_bad_commands(flags):
     assert BAD_COMMANDS[flags] in sentence(shell.run("medssl_jax.main", *flags.split()))
+
+
+def test_out_is_no_url():
+    flags = ["--config=configs/tower.py", "--config.data.path=/nowhere", "--out=gs://bucket/packed"]
+    assert "--out=gs://bucket/packed is a URL" in sentence(shell.run("medssl_jax.pack", *flags))
+
+
+def test_a_platform_that_is_not_here(tmp_path):
+    (result,) = shell.ended(shell.start(*shell.main(workdir=tmp_path / "run"), JAX_PLATFORMS="tpu"))
+    assert "install what that platform needs" in sentence(result)
 
 
 def test_batch_that_devices_cannot_divide(tmp_path):

@@ -89,6 +89,13 @@ def test_a_coordinator_without_a_place(joined):
         processes.initialise_distributed("host:1", 2)
 
 
+@pytest.mark.parametrize("variable", ["JAX_PROCESS_COUNT", "SLURM_NTASKS"])
+def test_variables_that_are_no_numbers(variable, joined, monkeypatch):
+    environment(monkeypatch, SLURM | {variable: "two"} | ({"JAX_COORDINATOR_ADDRESS": "other:1"} if variable.startswith("JAX") else {}))
+    with pytest.raises(UserError, match=f"the environment variable {variable}='two' is no whole number"):
+        processes.initialise_distributed()
+
+
 def test_others_that_are_not_found(joined, monkeypatch):
     def unknown(**named):
         raise ValueError("coordinator_address should be defined.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -28,13 +29,15 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
     JAX_PROCESS_INDEX, or those that the environment knows of (a TPU pod, Slurm, Open MPI). One process alone joins nothing. One
     that is not heard of for `silence` seconds is given up, and the others end.
 
-    Raises UserError where a coordinator is named without count and index, or these without a coordinator, and where JAX does not find the
-    other processes of a job that has several.
+    Raises UserError where a coordinator is named without count and index, or these without a coordinator, where one of them cannot be, and
+    where JAX does not find the other processes of a job that has several.
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if coordinator:
-        count = count or int(os.environ.get("JAX_PROCESS_COUNT", "0"))
-        index = index if index >= 0 else int(os.environ.get("JAX_PROCESS_INDEX", "-1"))
+        if not re.fullmatch(r".+:\d+", coordinator):
+            raise UserError(f"the coordinator {coordinator!r} is not HOST:PORT; name process 0's machine and a free port of it.")
+        count = count or _number("JAX_PROCESS_COUNT", 0)
+        index = index if index >= 0 else _number("JAX_PROCESS_INDEX", -1)
         if not 0 <= index < count:
             raise UserError(
                 f"a coordinator is named but not which process this is (index {index} of {count}); give every process "
@@ -45,6 +48,13 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
         _join(silence)
     elif count > 1 or index >= 0:
         raise UserError("--process_count or --process_index is given but no process to join; add --coordinator=HOST:PORT of process 0.")
+
+
+def several(coordinator: str = "", count: int = 0) -> bool:
+    """Whether the arguments or the environment announce other processes, before any of them is joined; what a TPU's metadata server knows
+    is not asked for."""
+    named = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
+    return (count or _number("JAX_PROCESS_COUNT", 0)) > 1 if named else _launched_together()
 
 
 def _join(silence: int, **named: Any) -> None:
@@ -60,7 +70,7 @@ def _join(silence: int, **named: Any) -> None:
 
 def _launched_together() -> bool:
     """Whether Slurm or Open MPI say that this process has others."""
-    tasks = max(int(os.environ.get(name, "1")) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
+    tasks = max(_number(name, 1) for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"))
     return tasks > 1 and any(name in os.environ for name in ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))
 
 
@@ -70,7 +80,15 @@ def _tpu_hosts() -> bool:
         return False
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES")
     several = "TPU_SKIP_MDS_QUERY" not in os.environ if hosts is None else "," in hosts
-    return several or int(os.environ.get("MEGASCALE_NUM_SLICES", "1")) > 1
+    return several or _number("MEGASCALE_NUM_SLICES", 1) > 1
+
+
+def _number(variable: str, otherwise: int) -> int:
+    """What the environment says, which must be a whole number."""
+    found = os.environ.get(variable) or str(otherwise)
+    if not re.fullmatch(r"-?\d+", found.strip()):
+        raise UserError(f"the environment variable {variable}={found!r} is no whole number; correct or unset it.")
+    return int(found)
 
 
 @contextlib.contextmanager
