@@ -15,8 +15,11 @@ SENT: dict[str, Callable[[int], float]] = {
     "all-to-all": lambda n: (n - 1) / n,
     "collective-permute": lambda n: 1.0,
 }
-LINE = re.compile(rf" = (?P<type>\(.*?\)|\S+) (?P<kind>{'|'.join(SENT)})\((?P<rest>.*)")
+EXCHANGE = r"(?:ragged-)?all-[a-z-]+?|reduce-scatter|collective-[a-z-]+?|send|recv"  # also those not in SENT, which are refused, not missed
+LINE = re.compile(rf" = (?P<type>\(.*?\)|\S+) (?P<kind>{EXCHANGE})(?P<half>-start|-done)?\((?P<rest>.*)")
 ARRAY = re.compile(r"\b([a-z]+[0-9]+\w*|pred)\[([0-9,]*)\]")
+ELEMENT = re.compile(rf"\([^()]*\)|{ARRAY.pattern}")  # of a tuple without layouts: a tuple of arrays, or an array
+LAYOUT = re.compile(r"\{.*?\}")  # {1,0:T(8,128)}
 LISTED = re.compile(r"replica_groups=\{\{([0-9,]+)\}")  # {{0,1},{2,3}}
 COUNTED = re.compile(r"replica_groups=\[[0-9]+,([0-9]+)\]<=")  # [groups,size]<=[devices]
 NAMED = re.compile(r"replica_groups=mesh\[(.*?)\] \{(.*?)\}")  # mesh['a'=2,'b'=4] {'b'}
@@ -37,17 +40,28 @@ class Collective:
 
 
 def collectives(text: str) -> list[Collective]:
-    """All exchanges of a program without loops, in the order of the text (one in the body of a loop stands there once).
+    """All exchanges of a program without loops, in the order of the text (one in the body of a loop stands there once); one that is started
+    and done in two instructions is counted where it is started.
 
-    Raises ValueError for one whose group of devices is not written in a form that is known.
+    Raises ValueError for one of a kind that is not in `SENT`, and for one whose group of devices is not written in a form that is known.
     """
-    return [_read(found) for found in map(LINE.search, text.splitlines()) if found]
+    return [_read(found) for found in map(LINE.search, text.splitlines()) if found and found["half"] != "-done"]
 
 
 def _read(found: re.Match[str]) -> Collective:
-    kind, size = found["kind"], sum(_bytes(dtype, shape) for dtype, shape in ARRAY.findall(found["type"]))
+    kind, half = found["kind"], found["half"]
+    if kind not in SENT:
+        raise ValueError(f"what a device sends in {kind} is not known: {found[0][:200]}")
+    size = sum(_bytes(dtype, shape) for dtype, shape in ARRAY.findall(_result(found["type"], kind) if half else found["type"]))
     group = 2 if kind == "collective-permute" else _group(found["rest"])
     return Collective(kind, size * group if kind == "reduce-scatter" else size, group)  # each keeps its part of a reduce-scatter
+
+
+def _result(started: str, kind: str) -> str:
+    """Of what a `-start` holds, the type of the result: all of it in an all-reduce, else the second of operands, results and context."""
+    if kind == "all-reduce":
+        return started
+    return [element[0] for element in ELEMENT.finditer(LAYOUT.sub("", started).removeprefix("(").removesuffix(")"))][1]
 
 
 def _bytes(dtype: str, shape: str) -> int:

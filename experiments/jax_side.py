@@ -8,20 +8,24 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
 from experiments.throughput import compiled
 from medssl_jax import methods
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train import optimizer
-from medssl_jax.train.state import init_state
+from medssl_jax.train.state import State, init_state
 from medssl_jax.train.step import example_keys, make_step
 
 MODALITY, DTYPE = "brightfield", np.uint16  # the built-in sample's, where the config does not say
 
 
 class JaxSide:
-    """The step for `config` and images of so many channels. `compile_s` are seconds by stage, `bytes` what the full step holds at once."""
+    """The step for `config` and images of so many channels. `compile_s` are seconds by stage, `bytes` what the full step holds at once.
+
+    Full steps and the optimizer alone, with the gradients of the first, go on from one state, which they are given for good.
+    """
 
     def __init__(self, config: ConfigDict, channels: int = 1) -> None:
         mesh = meshes.make_mesh(jax.devices()[:1])
@@ -38,6 +42,9 @@ class JaxSide:
         self.inputs = (self.state.params, self.state.carried, self.views, self.state.step)
         self.forward = self._compile("forward", jax.jit(method.loss), *self.inputs)
         self.backward = self._compile("forward+backward", jax.jit(jax.value_and_grad(method.loss, has_aux=True)), *self.inputs)
+        self.grads = jax.block_until_ready(self.backward(*self.inputs))[1]
+        finish = jax.jit(partial(finished, method, update), out_shardings=places, donate_argnums=0)
+        self.update = self._compile("optimizer", finish, self.donated, self.grads)
         self.step = self._compile("full step", make_step(method, update, mesh, places), self.donated, self.batch)
 
     def runs(self) -> dict[str, Callable[[], Any]]:
@@ -46,6 +53,7 @@ class JaxSide:
             "augmentation": lambda: self.augment(self.state, self.batch),
             "forward": lambda: self.forward(*self.inputs),
             "forward+backward": lambda: self.backward(*self.inputs),
+            "optimizer": self._update,
             "full step": self._full,
         }
         return {stage: partial(_blocking, call) for stage, call in calls.items()}
@@ -57,6 +65,10 @@ class JaxSide:
     def loss(self) -> float:
         """That of its views with its first parameters."""
         return float(self.forward(*self.inputs)[0])
+
+    def _update(self) -> Any:
+        self.donated = self.update(self.donated, self.grads)
+        return self.donated.params, self.donated.opt_state, self.donated.carried
 
     def _full(self) -> Any:
         self.donated, logs = self.step(self.donated, self.batch)
@@ -70,6 +82,14 @@ class JaxSide:
 
 def _blocking(call: Callable[[], Any]) -> None:
     jax.block_until_ready(call())
+
+
+def finished(method: methods.Pretraining, update: optax.GradientTransformation, state: State, grads: Any) -> State:
+    """What a step makes of its gradients."""
+    updates, opt_state = update.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    carried = method.after_update(params, state.carried, state.step)
+    return state.replace(step=state.step + 1, params=params, carried=carried, opt_state=opt_state)
 
 
 def images(config: ConfigDict, channels: int) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import Any
 
 from medssl_jax.machine import cores
 
+LOAD = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before anything is measured, which would be a load itself
+
 
 def share_accelerator() -> None:
     """Have JAX take an accelerator's memory as it needs it, so that PyTorch finds some too. Call before JAX starts."""
@@ -18,10 +20,10 @@ def share_accelerator() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What it ran on, with the load of the last minute."""
+    """What it ran on, with the load of the minute before this process began."""
     names = ("jax", "jaxlib", "flax", "torch", "torchvision", "lightly")
     versions = {name: version(name) for name in names if importlib.util.find_spec(name)}
-    return {"cpu": _cpu(), "cores": cores(), "load": round(os.getloadavg()[0], 2), "python": platform.python_version(), **versions}
+    return {"cpu": _cpu(), "cores": cores(), "load": LOAD, "python": platform.python_version(), **versions}
 
 
 def _cpu() -> str:

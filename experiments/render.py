@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments import (
     communication,
+    convolutions_table,
     figures,
     figures_ablation_table,
     figures_speed,
@@ -311,6 +312,7 @@ PARTS: dict[str, Callable[[Path, str], str]] = {
     "figures-imageclef": lambda records, _: trivial.table(records / trivial.RECORD),
     "figures-ablation": lambda records, _: figures_ablation_table.table(records),
     "speed": lambda records, _: speed_table.table(records / speed_table.RECORD),
+    "convolutions": lambda records, _: convolutions_table.table(records / convolutions_table.RECORD),
     "throughput": lambda records, _: throughput.table(records / throughput.RECORD),
     "lightly": lambda records, _: lightly.table(records / lightly.RECORD),
     "communication": lambda records, budget: communication.table(records / communication.RECORD, SIZES[budget]),

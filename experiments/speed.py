@@ -1,8 +1,8 @@
 """Milliseconds that a train step takes, beside the same step in PyTorch: `python -m experiments.speed [--budget=full]` (see README.md).
 
-All run in one process and take turns, so that all see the same machine: JAX, PyTorch eager in two memory layouts, and torch.compile. On a
-GPU PyTorch runs there too, and JAX takes its memory as it needs it, unless XLA_PYTHON_CLIENT_PREALLOCATE says otherwise. PyTorch is
-optional: `pip install medssl_jax[speed]`.
+All run in one process and take turns, so that all see the same machine: JAX, and PyTorch eager and by torch.compile, both in two memory
+layouts. On a GPU PyTorch runs there too, and JAX takes its memory as it needs it, unless XLA_PYTHON_CLIENT_PREALLOCATE says otherwise.
+PyTorch is optional: `pip install medssl_jax[speed]`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns that each framework takes.", l
 BUDGET = flags.DEFINE_enum("budget", "small", BUDGETS, "small: two CPU cores, images of one channel; full: an accelerator, RGB.")
 OUT = flags.DEFINE_string("record", str(RECORDS / RECORD), "The .json file where the numbers are kept, by device and case.")
 
-STAGES = ("augmentation", "forward", "forward+backward", "full step")
+STAGES = ("augmentation", "forward", "forward+backward", "optimizer", "full step")
 CHANNELS = {"small": 1, "full": 3}  # one is the built-in sample's
 VIEWS = {"tower": ("clean", "corrupted"), "simclr": ("first", "second"), "byol": ("first", "second")}  # in the order of the twin's loss
 CASES = {
@@ -81,8 +81,11 @@ def torch_sides(config: ConfigDict, ours: JaxSide) -> tuple[dict[str, Runs], dic
     if config.model.name != "unet" and not importlib.util.find_spec("torchvision"):
         print(f"torchvision, whose {config.model.name} the twin has, is not installed, so JAX is timed alone; pip install torchvision.")
         return {}, {}
-    from experiments.torch_side import LAYOUTS, TorchSide
+    import torch
 
+    from experiments.torch_side import COMPILED, LAYOUTS, TorchSide
+
+    torch.compiler.reset()  # of the cases before, after a few of which torch.compile would leave a function eager
     image, params = np.asarray(ours.batch["image"]), jax.device_get(ours.state.params)
     recipe = methods.view_recipe(config, image.shape[-1], MODALITY)
     given = [np.asarray(ours.views[name]) for name in VIEWS[config.method.name]] if config.method.name in VIEWS else []
@@ -90,20 +93,21 @@ def torch_sides(config: ConfigDict, ours: JaxSide) -> tuple[dict[str, Runs], dic
     told: dict[str, Side] = {}
     for name in LAYOUTS:
         side = TorchSide(config, recipe, image, given, params, name, device)
-        if (found := started(name, side, ours, SAME_LOSS[precision(config.model.dtype, device)])) is not None:
+        tolerance = SAME_LOSS[precision(config.model.dtype, device)]
+        if (found := started(name, side, ours, tolerance, may_fail=name in COMPILED)) is not None:
             runs[name], told[name] = side.runs(), found
     return runs, told
 
 
-def started(name: str, side: Any, ours: JaxSide, tolerance: float) -> Side | None:
-    """What a side took to compile and to hold, once it is known to do the same work; None, with a sentence, where torch.compile fails."""
+def started(name: str, side: Any, ours: JaxSide, tolerance: float, may_fail: bool) -> Side | None:
+    """What a side took to compile and to hold, once it is known to do the same work; None, with a sentence, where it fails and may."""
     try:
         same_work(ours.parameters(), side.parameters(), ours.loss(), side.loss(), tolerance)
         seconds = side.first_calls()
     except RuntimeError as error:  # torch's own, by what is missing: a C++ compiler, Python's headers, Triton
-        if name != "compiled":
+        if not may_fail:
             raise
-        print(f"torch.compile cannot compile here and is left out: {str(error).strip().splitlines()[0]}")
+        print(f"torch.compile cannot compile here, and {name!r} is left out: {str(error).strip().splitlines()[0]}")
         return None
     return {"compile_s": round(seconds["augmentation"] + seconds["forward+backward"], 1), "bytes": side.bytes()}
 
@@ -150,12 +154,19 @@ def measure(config: ConfigDict, channels: int, steps: int, rounds: int) -> dict[
     theirs, told = torch_sides(config, ours)
     ms = take_turns({"jax": ours.runs(), **theirs}, steps, rounds)
     told["jax"] = {"compile_s": ours.compile_s["full step"], "bytes": ours.bytes}
-    layouts = {name: float(np.median(ms[name]["full step"])) for name in theirs if name != "compiled"}
-    names = {"jax": "jax", **({"eager": min(layouts, key=layouts.__getitem__)} if layouts else {})}
-    names |= {"compiled": "compiled"} if "compiled" in theirs else {}
+    layouts = {name: float(np.median(ms[name]["full step"])) for name in theirs}
+    names = {"jax": "jax", **fastest(layouts)}
     sides = {side: {**told[name], "stages": summary(ms[name], config.pretrain.batch)} for side, name in names.items()}
     found = ratios(ms["jax"], {side: ms[name] for side, name in names.items() if side != "jax"})
     return {"case": case_of(config, channels), "parameters": ours.parameters(), "sides": sides, "layout_ms": layouts, "ratios": found}
+
+
+def fastest(layouts: dict[str, float]) -> dict[str, str]:
+    """The name of the fastest eager side and of the fastest compiled one, of those that there are, by milliseconds of a full step."""
+    found: dict[str, str] = {}
+    for name in sorted(layouts, key=layouts.__getitem__):
+        found.setdefault("compiled" if name.startswith("compiled") else "eager", name)
+    return found
 
 
 def case_of(config: ConfigDict, channels: int) -> dict[str, Any]:
@@ -193,15 +204,23 @@ def chosen() -> list[ConfigDict]:
     return [*defaults, *(case.config() for case in CASES[BUDGET.value])]
 
 
+def command(module: str, arguments: list[str]) -> str:
+    """What measures the same again: the command, without where its record went."""
+    record = ("--record", "-record")
+    before = ["", *arguments]
+    kept = [now for last, now in zip(before, arguments) if last not in record and now.partition("=")[0] not in record]
+    return shlex.join(["python", "-m", module, *kept])
+
+
 def main() -> None:
     """Measure the config that is named, or those of the budget, record each once it is done, and print the table."""
     cpu.settle()
     share_accelerator()
     os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # what it takes to compile is to be seen
-    record, command = Path(OUT.value), shlex.join(["python", "-m", "experiments.speed", *sys.argv[1:]])
+    record = Path(OUT.value)
     record.parent.mkdir(parents=True, exist_ok=True)
     channels, device = CHANNELS[BUDGET.value], jax.devices()[0].device_kind
-    how = {"command": command, "steps": STEPS.value, "rounds": ROUNDS.value, "code": commit.current()}
+    how = {"command": command("experiments.speed", sys.argv[1:]), "steps": STEPS.value, "rounds": ROUNDS.value, "code": commit.current()}
     for config in chosen():
         name = "-".join(map(str, case_of(config, channels).values()))
         say(f"speed: {name}")

@@ -40,9 +40,9 @@ def times(rows: list[Row]) -> str:
 
 
 def costs(rows: list[Row]) -> str:
-    """Seconds to compile, the memory of a full step, and how PyTorch's layouts compare."""
+    """Seconds to compile, the memory of a full step, and how PyTorch's memory layouts compare."""
     head = ["full step", "parameters", "JAX compiled in s", "PyTorch compiled in s", *(f"{name}, GiB" for name in SIDES.values())]
-    lines = [[*head, "eager layouts, ms"]]
+    lines = [[*head, "PyTorch's layouts, ms"]]
     for row in rows:
         sides = row["sides"]
         seconds = [_seconds(sides.get(side, {}).get("compile_s")) for side in ("jax", "compiled")]

@@ -1,4 +1,4 @@
-"""A twin's train step and its stages, as `experiments.speed` times them: fused AdamW, eager in two memory layouts, or compiled.
+"""A twin's train step and its stages, as `experiments.speed` times them: fused AdamW, eager or compiled, in two memory layouts.
 
 On CUDA, convolutions are in TF32 where the config says float32, and crops, blur and InfoNCE in full float32: PyTorch's defaults, and what
 JAX does on the same chip. Only the heads' few products, TF32 in JAX, are float32 here.
@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from experiments import torch_twin
 from medssl_jax.augment import Recipe
 
-EAGER, COMPILED = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}, "compiled"
-LAYOUTS = {**EAGER, COMPILED: torch.channels_last}
+EAGER = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+COMPILED = {f"compiled {name}": layout for name, layout in EAGER.items()}
+LAYOUTS = {**EAGER, **COMPILED}
 
 
 class TorchSide:
     """The twin with the JAX parameters `params` on a `device`; `image` [B, T, T, C] and the two views are NHWC, as JAX has them.
 
-    `name` is a memory layout of EAGER, or COMPILED: views and loss by torch.compile. Raises UserError for a config without a twin.
+    `name` is one of LAYOUTS; those of COMPILED have views and loss by torch.compile. Raises UserError for a config without a twin.
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class TorchSide:
         self.image, *self.given = (self._tensor(x) for x in (image, *views))
         self.optimizer, self.schedule = make_optimizer(self.twin, config.pretrain.optimizer, config.pretrain.steps)
         self.clip, self.step = config.pretrain.optimizer.clip, 0
-        compiled: Callable[[Any], Any] = (lambda f: torch.compile(f, dynamic=False)) if name == COMPILED else (lambda f: f)
+        compiled: Callable[[Any], Any] = (lambda f: torch.compile(f, dynamic=False)) if name in COMPILED else (lambda f: f)
         self._views, self._loss = compiled(self.twin.views), compiled(self.twin)
 
     def runs(self) -> dict[str, Callable[[], Any]]:
         """The stages, each until it is done."""
-        calls = {"augmentation": self._augment, "forward": self.loss, "forward+backward": self._backward, "full step": self._full}
+        calls = {"augmentation": self._augment, "forward": self.loss, "forward+backward": self._backward}
+        calls |= {"optimizer": self._optimize, "full step": self._full}
         return {stage: self._waited(call) for stage, call in calls.items()}
 
     def first_calls(self) -> dict[str, float]:
@@ -102,13 +104,21 @@ class TorchSide:
         self.optimizer.zero_grad()
         loss = self._loss(*views)
         loss.backward()
+        self._update()
+        return float(loss.detach())
+
+    def _optimize(self) -> None:
+        if any(value.grad is None for value in self.twin.learned().values()):
+            self._backward()  # once: without gradients AdamW does nothing
+        self._update()
+
+    def _update(self) -> None:
         if self.clip:
             nn.utils.clip_grad_norm_(self.twin.parameters(), self.clip)
         self.optimizer.step()
         self.schedule.step()
         self.twin.after_update(self.step)
         self.step += 1
-        return float(loss.detach())
 
 
 def make_optimizer(twin: torch_twin.Twin, config: ConfigDict, steps: int) -> tuple[torch.optim.Optimizer, Any]:

@@ -8,6 +8,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 
@@ -16,6 +17,7 @@ from medssl_jax.augment import RECIPES, crop_and_resize, dihedral, sample_boxes
 from medssl_jax.augment.curves import FIXED, tone_curve
 from medssl_jax.augment.intensity import blur
 from medssl_jax.errors import UserError
+from medssl_jax.train import optimizer
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from experiments import torch_side, torch_twin, torch_views  # noqa: E402  they need it
@@ -126,10 +128,32 @@ def test_the_teacher_follows_as_byols():
         np.testing.assert_allclose(value.numpy(), theirs[name].reshape(value.shape), rtol=1e-5, atol=1e-6)
 
 
+def test_the_optimizer_alone_moves_as_jaxs():
+    given = Given(small("byol"))
+    side, rng = given.side(), np.random.default_rng(1)
+    grads = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), given.params)
+    for name, value in torch_twin.flat(grads).items():
+        parameter = side.twin.learned()[name]
+        parameter.grad = torch.empty_like(parameter).copy_(torch.tensor(value.copy()).reshape(parameter.shape))  # in its memory layout
+    update = optimizer.build(given.config.pretrain.optimizer, given.config.pretrain.steps)
+    moved, _ = jax.jit(update.update)(grads, update.init(given.params), given.params)
+    side.runs()["optimizer"]()
+    for name, value in torch_twin.flat(optax.apply_updates(given.params, moved)).items():
+        np.testing.assert_allclose(side.twin.learned()[name].detach().numpy().squeeze(), value.squeeze(), atol=1e-6, err_msg=name)
+    assert int(side.step) == 1
+
+
+def test_the_optimizer_alone_has_gradients():
+    side = Given(small("simclr")).side()
+    before = [p.detach().clone() for p in side.twin.parameters()]
+    side.runs()["optimizer"]()
+    assert not any(torch.equal(a, b) for a, b in zip(before, side.twin.parameters()))
+
+
 def test_compiled_is_the_same_step(monkeypatch):
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no pool of processes for a few kernels
     given = Given(small("simclr"))
-    eager, compiled = given.side(), given.side(torch_side.COMPILED)
+    eager, compiled = given.side(), given.side("compiled channels_last")
     eager.runs()["forward+backward"]()
     try:
         compiled.runs()["forward+backward"]()

@@ -127,6 +127,29 @@ def test_lars_orders_differ_as_published():
         np.testing.assert_allclose(params["a"]["kernel"], w, rtol=1e-6)
 
 
+@pytest.mark.parametrize("most", [0.5, 1e3])
+def test_the_clip_is_optaxs(most, rng):
+    grads = {"a": {"kernel": rng.standard_normal((5, 3), np.float32), "bias": rng.standard_normal(4, np.float32)}}
+    update = optimizer.build(rule("sgd", 1.0, clip=most, warmup=0.0, weight_decay=0.0, momentum=0.0), 10)
+    expected = optax.clip_by_global_norm(most)
+    (found, _), (theirs, _) = (rule.update(grads, rule.init(grads), grads) for rule in (update, expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(-a, b, rtol=1e-5), found, theirs)
+    grads["a"]["bias"][0] = np.nan
+    assert np.isnan(update.update(grads, update.init(grads), grads)[0]["a"]["kernel"]).all()
+
+
+def test_the_clip_keeps_no_copy_of_the_gradients():
+    update = optimizer.build(rule("adamw", 1e-3, clip=1.0), 10)
+    params = {"encoder": {"kernel": jax.ShapeDtypeStruct((1024, 512), np.float32)}}
+
+    def moved(params, state, grads):
+        change, state = update.update(grads, state, params)
+        return optax.apply_updates(params, change), state
+
+    program = jax.jit(moved, donate_argnums=(0, 1)).lower(params, jax.eval_shape(update.init, params), params).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 1024 * 512 * 4 / 4
+
+
 def test_biases_and_norms_are_not_decayed():
     update = optimizer.build(rule("adamw", 0.01, weight_decay=0.5, warmup=0.0), 10)
     params = {"a": {"kernel": jax.numpy.ones((2, 2)), "bias": jax.numpy.ones(2)}}

@@ -35,8 +35,20 @@ def build(config: ConfigDict, steps: int, head_warmup: float = 0.0, option: str 
             f"config.{option}.learning_rate={config.learning_rate} is a rate for lars or sgd, not for adamw; "
             f"set it to 1e-3 or config.{option}.name to lars."
         )
-    clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    clip = _clip(config.clip) if config.clip else optax.identity()
     return optax.chain(clip, rule(config, schedule(config, steps)), _part_rates(int(head_warmup * steps)))
+
+
+def _clip(most: float) -> optax.GradientTransformation:
+    """optax.clip_by_global_norm to rounding, with one factor for all. Where each number is divided by the norm, XLA writes the quotients to
+    memory, reads both for either moment of Adam, and goes 15 times over an array of their size instead of 11 on a CPU."""
+
+    def update(updates: Any, params: Any = None) -> Any:
+        """The updates, no longer than `most` together."""
+        norm = optax.tree.norm(updates)
+        return optax.tree.scale(jnp.where(norm < most, 1.0, most / norm), updates)
+
+    return optax.stateless(update)
 
 
 def _matrices(params: Any) -> Any:
