@@ -1,8 +1,9 @@
-"""Images a second of whole runs out of image files, beside lightly: `python -m experiments.lightly [--budget full]`.
+"""Pairs a second of whole runs out of image files, beside lightly: `python -m experiments.lightly [--budget full]`.
 
-Both read the same PNG files, one after the other: medssl_jax as `experiments.throughput` times it "read from files", cropping and changing
-the images on the device; lightly (`experiments.lightly_side`) in as many processes as there are cores. Both decode a whole file for an
-image. Augmentations, heads and optimizers are each package's own. lightly is optional: `pip install medssl_jax[speed]`.
+Both read the same PNG files and take turns: medssl_jax as `experiments.throughput` times it on "PNG files", in as many threads as there
+are cores, with the views made on the device; lightly (`experiments.lightly_side`) in as many processes, which make the views too. lightly
+decodes a whole file for every image and crops all of it; medssl_jax decodes a whole file for a tile, and keeps the last few files.
+Augmentations, heads and optimizers are each package's own. lightly is optional: `pip install medssl_jax[speed]`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ from typing import Any
 
 import jax
 
-from experiments import commit
 from experiments.cut_tables import NOTHING, markdown
-from experiments.machine import machine, share_accelerator
-from experiments.records import RECORDS, keep
-from experiments.throughput import BUDGETS, Case, measure, write_files
+from experiments.machine import share_accelerator
+from experiments.pace import Pace, by_round, spread, waited
+from experiments.records import keep
+from experiments.throughput import Bench, Case, add_options, conditions, stored
+from experiments.throughput_table import case_name
 from medssl_jax import cli, cpu
 from medssl_jax.errors import UserError
 from medssl_jax.machine import cores
@@ -34,6 +36,7 @@ from medssl_jax.train.logging import read_json, say
 RECORD = "lightly.json"
 NEEDED = ("torch", "torchvision", "lightly")
 METHODS = ("simclr", "byol")
+SIDES = ("augmented", "files", "lightly")  # the first two are ours
 CASES = {
     "small": tuple(Case(method, "resnet18", 64, 16, "float32") for method in METHODS),
     "full": tuple(Case(method, "resnet50", 224, 128, "bfloat16") for method in METHODS),
@@ -44,42 +47,43 @@ def main(arguments: Sequence[str]) -> int:
     """Time the cases, record each once it is done, and print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=METHODS, choices=METHODS, help="methods; both where nothing is given")
-    parser.add_argument("--budget", choices=BUDGETS, default="small", help="small: two CPU cores; full: an accelerator")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of every case")
-    parser.add_argument("--record", type=Path, default=RECORDS / RECORD, help="where the numbers are kept")
+    add_options(parser, RECORD)
     asked = parser.parse_args(arguments)
     return cli.guarded(lambda: run(asked, shlex.join(["python", "-m", "experiments.lightly", *arguments])))
 
 
 def run(asked: argparse.Namespace, command: str) -> int:
-    """Time and record what is asked for; 0. Raises UserError for no step at all, and where lightly is missing."""
-    if asked.steps < 1:
-        raise UserError(f"--steps={asked.steps} times nothing; give 1 or more.")
+    """Time and record what is asked for; 0. Raises UserError for no step or round at all, and where lightly is missing."""
+    how = conditions(asked, command)
     if missing := [name for name in NEEDED if not importlib.util.find_spec(name)]:
         raise UserError(f"{missing[0]} is not installed; install it with pip install -e '.[speed]'.")
     cpu.settle()
     share_accelerator()
-    asked.record.parent.mkdir(parents=True, exist_ok=True)
+    device = jax.devices()[0].device_kind
     for case in CASES[asked.budget]:
         if case.method in asked.only:
             say(f"lightly: {case.name}")
-            row = {**compare(case, asked.steps), "device": jax.devices()[0].device_kind, "machine": machine()}
-            keep(asked.record, f"{row['device']}: {case.name}", {**row, "command": command, "code": commit.current()})
+            found = compare(case, how["config"], how["steps"], how["rounds"])
+            keep(asked.record, f"{device}: {case.name}", {"case": dataclasses.asdict(case), **found, **how, "device": device})
     print(table(asked.record))
     return 0
 
 
-def compare(case: Case, steps: int) -> dict[str, Any]:
-    """The rates of both. lightly has a process of its own, from which its DataLoader can fork without JAX's threads."""
-    ours = measure(case, steps)
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), case.config().data.tile)
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            theirs = pool.submit(_lightly, dataclasses.asdict(case), Path(folder), steps, _device()).result()
-    return {"case": dataclasses.asdict(case), "medssl_jax": ours["end_to_end"], "augmented": ours["augmented"], "lightly": theirs}
+def compare(case: Case, size: str, steps: int, rounds: int) -> dict[str, Any]:
+    """What both reach, by round. lightly has a process of its own, from which its DataLoader can fork without JAX's threads."""
+    spawn = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, spawn) as pool:
+        bench = Bench(case.config(size), Path(folder))
+        files = stored(Path(folder), bench.config.data.tile)
+        turns: dict[str, list[Pace]] = {side: [] for side in SIDES}
+        for _ in range(rounds):
+            for ours in ("augmented", "files"):
+                turns[ours].append(bench.turn(ours, steps))
+            turns["lightly"].append(pool.submit(_lightly, dataclasses.asdict(case), files, steps, _device()).result())
+    return {side: by_round(found) for side, found in turns.items()}
 
 
-def _lightly(case: dict[str, Any], folder: Path, steps: int, device: str) -> dict[str, float]:
+def _lightly(case: dict[str, Any], folder: Path, steps: int, device: str) -> Pace:
     from experiments import lightly_side
 
     return lightly_side.measured(case, folder, steps, cores(), device)
@@ -96,18 +100,18 @@ def table(record: Path) -> str:
     rows = read_json(record, dict, "measure again").values()
     parts = []
     for device in dict.fromkeys(row["device"] for row in rows):
-        head = ["method, network, px, batch, type", "medssl_jax, images/s", "waiting", "without reading, images/s"]
-        lines = [[*head, "lightly, images/s", "waiting", "processes", "medssl_jax / lightly"]]
+        head = ["pairs/s of: method, network, px, batch, type", "medssl_jax", "waiting", "without reading"]
+        lines = [[*head, "lightly", "waiting", "threads, processes", "medssl_jax / lightly"]]
         lines += [_line(row) for row in rows if row["device"] == device]
         parts += [f"**{device}**", markdown(lines)]
     return "\n\n".join(parts)
 
 
 def _line(row: dict[str, Any]) -> list[str]:
-    ours, theirs = row["medssl_jax"], row["lightly"]
-    rates = [f"{ours['images_per_s']:.0f}", f"{ours['waiting']:.0%}", f"{row['augmented']['images_per_s']:.0f}"]
-    others = [f"{theirs['images_per_s']:.0f}", f"{theirs['waiting']:.0%}", str(theirs["workers"])]
-    return [", ".join(map(str, row["case"].values())), *rates, *others, f"{ours['images_per_s'] / theirs['images_per_s']:.2f}"]
+    ours, alone, theirs = (row[side] for side in ("files", "augmented", "lightly"))
+    rates = [spread(ours["images_per_s"]), waited(ours), spread(alone["images_per_s"]), spread(theirs["images_per_s"]), waited(theirs)]
+    ratios = [one / other for one, other in zip(ours["images_per_s"], theirs["images_per_s"], strict=True)]
+    return [case_name(row), *rates, str(row["readers"]), spread(ratios, 2)]
 
 
 if __name__ == "__main__":

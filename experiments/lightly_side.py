@@ -6,7 +6,6 @@ After the examples of its documentation; images are read, cropped and changed by
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 from torchvision import models
 
+from experiments.pace import WARM_UP, Pace, in_a_row
 from medssl_jax.errors import UserError
 
 RATE = 0.06  # of SGD, as in lightly's examples
 ENDLESS = 10**9  # images of an epoch: a set so large that none ends while it is timed
+HIDDEN = {2048: 4096}  # width of BYOL's heads by the backbone's: lightly's default for a ResNet-50; 1024, as in its examples, for others
 PREFETCHED = 2  # batches of each process, the DataLoader's default
 
 
@@ -59,7 +60,8 @@ class BYOL(SimCLR):
     """What a slowly moving average says of the other view."""
 
     def _add_heads(self) -> None:
-        self.projector, self.predictor = BYOLProjectionHead(self.width, 1024, 256), BYOLPredictionHead(256, 1024, 256)
+        hidden = HIDDEN.get(self.width, 1024)
+        self.projector, self.predictor = BYOLProjectionHead(self.width, hidden, 256), BYOLPredictionHead(256, hidden, 256)
         self.teacher = copy.deepcopy(nn.Sequential(self.backbone, self.projector))
         deactivate_requires_grad(self.teacher)
         self.criterion = NegativeCosineSimilarity()
@@ -86,7 +88,7 @@ class BYOL(SimCLR):
 METHODS: dict[str, type[SimCLR]] = {"simclr": SimCLR, "byol": BYOL}
 
 
-def measured(case: dict[str, Any], folder: Path, steps: int, workers: int, device: str) -> dict[str, float]:
+def measured(case: dict[str, Any], folder: Path, steps: int, workers: int, device: str) -> Pace:
     """Images a second of steps in a row out of the files of `folder`, and the share of the time without a batch.
 
     `case` are the values of a throughput.Case. Raises UserError where `device` is cuda, and PyTorch has none.
@@ -96,19 +98,15 @@ def measured(case: dict[str, Any], folder: Path, steps: int, workers: int, devic
     torch.backends.cudnn.benchmark = True
     method = METHODS[case["method"]]
     batches = read(folder, method.transform(case["size"]), case["batch"], workers, device)
-    step = train_step(method(case["network"]), case["dtype"], steps, device)
-    for _ in range(PREFETCHED * workers + 3):  # what was read before the first step is used up
-        step(next(batches))
-    waited, began = 0.0, time.perf_counter()
-    for _ in range(steps):
-        before = time.perf_counter()
-        views = next(batches)
-        waited += time.perf_counter() - before
-        step(views)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - began
-    return {"images_per_s": steps * case["batch"] / seconds, "waiting": waited / seconds, "workers": workers}
+    warm_up = PREFETCHED * workers + WARM_UP  # what was read before the first step is used up
+    step = train_step(method(case["network"]), case["dtype"], warm_up + steps, device)
+    return in_a_row(lambda views: _started(step, views, device), batches, warm_up, steps, case["batch"])
+
+
+def _started(step: Callable[[list[Tensor]], None], views: list[Tensor], device: str) -> Callable[[], None]:
+    """Start the step; what waits for its end, which on a CPU has come."""
+    step(views)
+    return torch.cuda.current_stream().record_event().synchronize if device == "cuda" else lambda: None
 
 
 def read(folder: Path, transform: Any, batch: int, workers: int, device: str) -> Iterator[list[Tensor]]:
