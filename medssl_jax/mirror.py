@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def kept(url: str) -> Iterator[Path]:
         raise
     done.set()
     copying.join()
-    mirror.push()
+    mirror.close()
 
 
 @contextlib.contextmanager
@@ -69,7 +69,8 @@ class Mirror:
     """A folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached.
 
     Files at the URL are replaced one by one, as a run that is killed leaves them too; a new one belongs to the run once the index names it,
-    and an old one is removed at the second copy that lacks it, so that there is always a whole checkpoint.
+    and an old one is removed at the second copy that lacks it, so that there is always a whole checkpoint. What a copy that was cut short
+    left in the run's folders there goes with the next whole one, whoever makes it; beside them the user may keep other things.
     """
 
     def __init__(self, url: str) -> None:
@@ -92,7 +93,7 @@ class Mirror:
             return
         if index is not None and index["mark"] in (last["mark"], last.get("next")):
             if index["mark"] != last["mark"]:  # killed before it was written here
-                write_json(self._note, {**index, "gone": sorted(last["files"].keys() - index["files"].keys())})
+                write_json(self._note, {**index, "gone": _gone(last, index["files"])})
             return
         partial = self.here.with_name(f"{self.here.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -112,14 +113,19 @@ class Mirror:
             files = self._files()
             if files == last["files"]:
                 return
-            if (index := self._read()) is not None and index["mark"] not in (last["mark"], last.get("next")):
-                raise UserError(f"another machine has gone on with the run at --workdir={self.url}; what is here stays in {self.here}.")
+            index = self._ours(last)
             changed = [name for name, state in files.items() if last["files"].get(name) != state or index is None]
             if all(self._put(name) for name in changed):  # else an old checkpoint went meanwhile: look again
+                self._ours(last)  # copying may have taken long
                 self._point(files)
-                self._remove(last.get("gone", []))
+                self._tidy(kept=last["files"].keys() - files.keys())
                 return
         raise UserError(f"the files in {self.here} change too fast to be copied to --workdir={self.url}.")
+
+    def close(self) -> None:
+        """The last copy, of a run that is over: what its index does not name goes at once. Raises UserError as `push` does."""
+        self.push()
+        self._tidy()
 
     def keep_up(self, done: threading.Event) -> None:
         """Copy now and then until `done`; what fails is said, and tried again."""
@@ -146,14 +152,40 @@ class Mirror:
         with self._told("cannot be written"):
             self._there.makedirs(self._root, exist_ok=True)
             self._there.pipe_file(f"{self._root}/{INDEX}", json.dumps({"mark": mark, "files": files}).encode())
-        write_json(self._note, {"mark": mark, "files": files, "gone": sorted(last["files"].keys() - files.keys())})
+        write_json(self._note, {"mark": mark, "files": files, "gone": _gone(last, files)})
 
-    def _remove(self, names: list[str]) -> None:
-        """Remove what has been gone for two copies, and is not back."""
-        for name in names:
-            if not (self.here / name).exists():
+    def _tidy(self, kept: Collection[str] = ()) -> None:
+        """Remove what is gone, and what in the run's folders there is not the index's, but for what is `kept` until the next copy.
+
+        The list is older than the index that is read after it: a machine that goes on replaces that one before it copies anything, so that
+        what it brings is not removed. What a kill leaves is still gone, or still in the folders, at the next copy.
+        """
+        there = self._listed()
+        index, last = self._read(), self._last()
+        if index is None or index["mark"] != last["mark"]:
+            return
+        gone = set(last.get("gone", []))
+        folders = {name.partition("/")[0] for name in gone | index["files"].keys() if "/" in name}
+        for name in sorted(there - index["files"].keys() - set(kept)):
+            if name in gone or name.partition("/")[0] in folders:
                 with self._told("cannot be written"), contextlib.suppress(FileNotFoundError):
                     self._there.rm_file(f"{self._root}/{name}")
+        if gone != set(kept):
+            write_json(self._note, {**last, "gone": sorted(kept)})
+
+    def _listed(self) -> set[str]:
+        """The files at the URL, by their path from it."""
+        with self._told("cannot be read"), contextlib.suppress(FileNotFoundError):
+            self._there.invalidate_cache()
+            below = f"{self._root}/"
+            return {path.removeprefix(below) for path in self._there.find(self._root) if path.startswith(below)}
+        return set()
+
+    def _ours(self, last: dict[str, Any]) -> dict[str, Any] | None:
+        """The index at the URL, which this machine wrote last. Raises UserError where another one did."""
+        if (index := self._read()) is not None and index["mark"] not in (last["mark"], last.get("next")):
+            raise UserError(f"another machine has gone on with the run at --workdir={self.url}; what is here stays in {self.here}.")
+        return index
 
     def _read(self) -> dict[str, Any] | None:
         """The index at the URL, None where nothing is there. Raises UserError where other things are."""
@@ -167,7 +199,7 @@ class Mirror:
         return None
 
     def _last(self) -> dict[str, Any]:
-        """What this machine has copied last: the mark of that copy, of one that was begun, the files, and what went with it."""
+        """What this machine has copied last: the mark of that copy, of one that was begun, the files, and what is gone."""
         known = self.here.exists() and self._note.exists()
         return read_json(self._note, dict, "delete it") if known else {"mark": "", "files": {}}
 
@@ -194,3 +226,8 @@ class Mirror:
 
     def _told(self, what: str) -> contextlib.AbstractContextManager[None]:
         return remote.told(f"--workdir={self.url}", what, f"; what there is lies in {self.here}" if self.here.exists() else "")
+
+
+def _gone(last: dict[str, Any], files: Files) -> list[str]:
+    """What was copied and belongs to the run no more."""
+    return sorted((last["files"].keys() | set(last.get("gone", []))) - files.keys())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -171,7 +173,7 @@ def test_an_interrupted_pack_continues_to_the_same_bytes(tmp_path, rng):
     with pytest.raises(UserError, match=r"was not packed to its end; start the same medssl_jax.pack command again"):
         open_dataset(options(tmp_path / "cut"))
     written = packing.pack(job)
-    assert 0 < written < len(files(tmp_path / "whole")) - 1
+    assert 0 < written < len(list((tmp_path / "whole").glob("*.array_record")))
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     assert packing.pack(job) == 0
 
@@ -303,6 +305,85 @@ def test_another_set_or_other_options_do_not_mix(packed_set, tmp_path, rng):
         pack(config, tmp_path / "full")
     with pytest.raises(UserError, match=r"thesis\.txt is a file"):
         pack(config, tmp_path / "full" / "thesis.txt")
+
+
+def changed(path):
+    """Other bytes of the same number, a second later."""
+    later = path.stat().st_mtime_ns + 10**9
+    flip(path, path.stat().st_size // 2)
+    os.utime(path, ns=(later, later))
+
+
+CHANGED = {
+    "masks": ["images/03.tif", "masks/03.tif"],
+    "classes": ["test/benign/ä1.jpg"],
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, names in CHANGED.items() for name in names])
+def test_a_pack_of_images_that_were_changed_since_is_refused(kind, name, tmp_path, rng):
+    config, out = SETS[kind](tmp_path, rng), tmp_path / "packed"
+    pack(config, out)
+    before = files(out)
+    assert pack(config, out) == 0
+    changed(tmp_path / "set" / name)
+    with pytest.raises(UserError, match=r"with other options or with images that were changed since; name a new or an empty folder"):
+        pack(config, out)
+    assert files(out) == before
+
+
+def test_records_of_tfds_count_by_their_files(tmp_path, rng):
+    config = SETS["tfds"](tmp_path, rng)
+    pack(config, tmp_path / "packed")
+    assert pack(config, tmp_path / "packed") == 0
+    os.utime(next(tmp_path.glob("tiny/*/*train*record*")), (1, 1))
+    with pytest.raises(UserError, match="images that were changed since"):
+        pack(config, tmp_path / "packed")
+
+
+def test_arrays_count_by_their_values(tmp_path):
+    opened = broken(Arrays)
+    packing.pack(packing.Job(opened, tmp_path / "packed"))
+    opened.collection.images[2][3, 3] += 1
+    with pytest.raises(UserError, match="images that were changed since"):
+        packing.pack(packing.Job(opened, tmp_path / "packed"))
+
+
+def test_a_packed_set_that_is_packed_again(packed_set, tmp_path):
+    _, out = packed_set
+    pack(options(out), tmp_path / "again", compression="zstd")
+    changed(min(out.glob("*.array_record")))
+    with pytest.raises(UserError, match="images that were changed since"):
+        pack(options(out), tmp_path / "again", compression="zstd")
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_old_and_new_images_do_not_mix(killed, tmp_path, rng):
+    config = options(folder(tmp_path / "set", rng))
+
+    def interfere(done, total):
+        if done == total // 2:
+            changed(tmp_path / "set" / "images" / "00.tif")
+            if killed:
+                raise Killed
+
+    message = r"images were changed while they were packed into --out=.*packed; delete it and start again"
+    with pytest.raises(Killed) if killed else pytest.raises(UserError, match=message):
+        packing.pack(packing.Job(open_stored(config), tmp_path / "packed", shard_bytes=4000, threads=1), interfere)
+    with pytest.raises(UserError, match="images that were changed since"):
+        pack(config, tmp_path / "packed")
+    with pytest.raises(UserError, match="was not packed to its end"):
+        open_dataset(options(tmp_path / "packed"))
+
+
+def test_where_images_and_packs_lie_does_not_count(packed_set, tmp_path):
+    _, out = packed_set
+    whole = open_dataset(options(out))
+    shutil.copytree(tmp_path / "set", tmp_path / "elsewhere" / "set")
+    shutil.copytree(out, tmp_path / "elsewhere" / "packed", copy_function=shutil.copy)
+    shutil.rmtree(tmp_path / "set")
+    same_examples(open_dataset(options(tmp_path / "elsewhere" / "packed")).pool, whole.pool)
+    assert pack(options(tmp_path / "elsewhere" / "set"), tmp_path / "elsewhere" / "packed") == 0
 
 
 def test_damaged_images_stop_or_are_left_out(tmp_path, rng):
@@ -440,4 +521,19 @@ def test_two_processes_at_one_folder(tmp_path):
     with machine.alone(tmp_path / "out" / packing.LOCK, ""), pytest.raises(UserError, match="another process packs into --out="):
         packing.pack(job)
     assert packing.pack(job) == 1
-    assert packing.LOCK not in {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_who_waits_at_the_lock_and_who_comes_later_do_not_both_get_it(tmp_path):
+    (tmp_path / "set").mkdir()
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "set" / "a.png")
+    job = packing.Job(open_stored(options(tmp_path / "set")), tmp_path / "out")
+    opened = []
+
+    def come(done, total):
+        opened.append((tmp_path / "out" / packing.LOCK).open("w"))
+
+    packing.pack(job, come)
+    with opened[0] as early:
+        fcntl.flock(early, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(UserError, match="another process packs into --out="):
+            packing.pack(job)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import fsspec
 import numpy as np
 import pytest
+import shell
 import tiny
 
-from medssl_jax.data import remote
-from medssl_jax.data.sources import open_dataset
+from medssl_jax.data import packing, remote
+from medssl_jax.data.sources import open_dataset, open_stored
 from medssl_jax.errors import UserError
+from medssl_jax.machine import alone
 
 
 @pytest.fixture
@@ -18,6 +26,7 @@ def bucket(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     files = fsspec.filesystem("memory")
     files.store.clear()
+    files.pseudo_dirs[:] = [""]
     remote._copied.cache_clear()
     yield files
     files.store.clear()
@@ -83,7 +92,82 @@ def test_a_copy_that_fails_leaves_nothing(bucket, monkeypatch):
     monkeypatch.setattr(type(bucket), "get", broken)
     with pytest.raises(UserError, match=r"memory://bucket/set could not be copied to .* \(the connection was lost\)"):
         remote.local("memory://bucket/set")
-    assert list(remote.cache("data").iterdir()) == []
+    assert left() == []
+
+
+def left():
+    """What lies in the cache besides locks, which are empty."""
+    return sorted(path.name for path in remote.cache("data").iterdir() if path.suffix != ".lock")
+
+
+def test_one_copies_and_the_others_wait(bucket, monkeypatch):
+    bucket.pipe("/bucket/set/a.txt", b"one")
+    get, calls = type(bucket).get, []
+
+    def slow(self, *arguments, **options):
+        calls.append(arguments)
+        time.sleep(0.2)
+        get(self, *arguments, **options)
+
+    monkeypatch.setattr(type(bucket), "get", slow)
+    with ThreadPoolExecutor(4) as tasks:  # of functools.cache each computes its own, as processes do
+        found = set(tasks.map(remote.local, ["memory://bucket/set"] * 4))
+    (place,) = found
+    assert (place / "a.txt").read_bytes() == b"one"
+    assert len(calls) == 1
+    assert left() == [place.parent.name]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from fsspec.implementations.local import LocalFileSystem
+from medssl_jax.data import remote
+
+def killed(self, there, here, **options):
+    Path(here).mkdir()
+    Path(here, "half").write_text("")
+    os._exit(9)
+
+LocalFileSystem.get = killed
+remote.local(sys.argv[1])
+"""
+
+
+def test_what_a_killed_copy_left_goes_with_the_next(tmp_path, bucket):
+    for name in ("same", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+        killed = subprocess.run([sys.executable, "-c", KILLED, f"file://{tmp_path / name}"], cwd=shell.ROOT, timeout=shell.LIMIT)
+        assert killed.returncode == 9
+    assert [name.partition(".")[2] for name in left()] == ["partial"]  # of the second, which found that of the first
+    place = remote.local(f"file://{tmp_path / 'other'}")
+    assert [path.name for path in place.iterdir()] == ["a.txt"]
+    assert left() == [place.parent.name]
+
+
+def test_what_another_process_is_copying_stays(bucket):
+    bucket.pipe("/bucket/set/a.txt", b"one")
+    data = remote.cache("data")
+    data.mkdir(parents=True)
+    (data / "0123.partial").mkdir()
+    with alone(data / "0123.lock", ""):
+        place = remote.local("memory://bucket/set")
+    assert left() == sorted(["0123.partial", place.parent.name])
+
+
+def test_a_pack_of_a_url_goes_on_on_another_machine(bucket, tmp_path, monkeypatch):
+    bucket.put(str(tiny.folder(tmp_path / "cells")), "/bucket/cells", recursive=True)
+    job = functools.partial(packing.Job, out=tmp_path / "packed")
+    assert packing.pack(job(open_stored(config("memory://bucket/cells")))) == 1
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    remote._copied.cache_clear()
+    assert packing.pack(job(open_stored(config("memory://bucket/cells")))) == 0
+    image = min(path for path in bucket.find("/bucket/cells") if path.endswith((".png", ".tif")))
+    bucket.pipe(image, bucket.cat(image))  # another of the same size, as far as the state tells
+    remote._copied.cache_clear()
+    with pytest.raises(UserError, match="images that were changed since"):
+        packing.pack(job(open_stored(config("memory://bucket/cells"))))
 
 
 def test_nothing_there(bucket):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import re
 import shutil
@@ -118,6 +120,124 @@ def test_a_checkpoint_stays_until_the_copy_after_the_next(machine, tmp_path):
     write(run, checkpoints__2__params="two")
     run.push()
     assert contents(tmp_path / "bucket" / "run") == {"checkpoints/2/params": "two", "metrics": "a"}
+
+
+def cut_short(run, monkeypatch, *last):
+    """A copy of which the files named `last` do not arrive."""
+    put = run._there.put_file
+
+    def failing(here, there):
+        if here.endswith(last):
+            raise OSError("the network is down")
+        put(here, there)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run._there, "put_file", failing)
+        with pytest.raises(UserError, match="the network is down"):
+            run.push()
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_what_a_copy_cut_short_left_goes_with_the_next(name, machine, tmp_path, monkeypatch):
+    """A checkpoint that arrived before the index named it, and of which the next copy knows nothing, here or on another machine."""
+    url = f"file://{tmp_path}/bucket/run"
+    run = pushed(url, checkpoints__1__params="one", config="{}")
+    write(run, checkpoints__2__params="two", z="")
+    cut_short(run, monkeypatch, "/z")
+    shutil.rmtree(run.here / "checkpoints" / "2")
+    assert "checkpoints/2/params" in contents(tmp_path / "bucket" / "run")
+    machine(name)
+    write(begun(url), checkpoints__3__params="three", z="")
+    begun(url).push()
+    expected = {"checkpoints/1/params": "one", "checkpoints/3/params": "three", "config": "{}", "z": ""}
+    assert contents(tmp_path / "bucket" / "run") == expected
+
+
+def test_a_run_that_is_over_leaves_what_its_index_names(machine, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    with mirror.kept(url) as here:
+        run = pushed(url, checkpoints__1__params="one", config="{}")
+        shutil.rmtree(here / "checkpoints" / "1")
+        write(run, checkpoints__2__params="two")
+    assert contents(tmp_path / "bucket" / "run") == {"checkpoints/2/params": "two", "config": "{}"}
+    machine("second")
+    with mirror.kept(url) as here:
+        assert contents(here) == {"checkpoints/2/params": "two", "config": "{}"}
+        (tmp_path / "bucket" / "run" / "checkpoints" / "9").write_text("left by a copy of the first")
+    assert contents(tmp_path / "bucket" / "run") == {"checkpoints/2/params": "two", "config": "{}"}
+
+
+def test_other_things_beside_the_folders_of_a_run_stay(machine, tmp_path):
+    run = pushed(f"file://{tmp_path}/bucket/run", checkpoints__1__params="one")
+    mine = {"thesis.tex": "mine", "ablation/mirror.json": "{}", "ablation/checkpoints/7": "of another run"}
+    for name, text in mine.items():
+        path = tmp_path / "bucket" / "run" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text(text)
+    write(run, checkpoints__2__params="two")
+    run.close()
+    assert tree(tmp_path / "bucket" / "run").items() >= mine.items()
+
+
+def test_another_machine_that_goes_on_meanwhile_loses_nothing(machine, tmp_path, monkeypatch):
+    """It begins to copy while the first one copies, or when the first has written its index and looks for what to remove."""
+    url = f"file://{tmp_path}/bucket/run"
+    run = pushed(url, checkpoints__1__params="one")
+
+    def other(then, *arguments):
+        machine("second")
+        newer = begun(url)
+        write(newer, checkpoints__3__params="three")
+        newer._put("checkpoints/3/params")
+        return then(*arguments)
+
+    for hook, refused in (("_listed", False), ("_put", True)):
+        machine("first")
+        then = getattr(run, hook)
+        write(run, checkpoints__2__params=hook)
+        with monkeypatch.context() as patched:
+            patched.setattr(run, hook, functools.partial(other, then))
+            with pytest.raises(UserError, match="another machine has gone on") if refused else contextlib.nullcontext():
+                run.push()
+        assert_whole(tmp_path / "bucket" / "run")
+        assert contents(tmp_path / "bucket" / "run")["checkpoints/3/params"] == "three"
+        shutil.rmtree(tmp_path / "second")
+        machine("first")
+        run = begun(url)
+
+
+def assert_whole(folder):
+    index = json.loads((folder / mirror.INDEX).read_text())
+    assert index["files"].keys() <= contents(folder).keys()
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+def test_killed_while_it_removes(after, machine, tmp_path, monkeypatch):
+    """Whatever it had removed by then, what the index names is there, and the next copy removes the rest."""
+    url = f"file://{tmp_path}/bucket/run"
+    run = pushed(url, **{f"checkpoints__{i}__params": str(i) for i in range(3)})
+    for i in range(3):
+        shutil.rmtree(run.here / "checkpoints" / str(i))
+    write(run, checkpoints__7__params="seven")
+    run.push()
+    write(run, metrics="a")
+    remove, removed = run._there.rm_file, []
+
+    def killed(path):
+        if len(removed) == after:
+            raise KeyboardInterrupt
+        removed.append(remove(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run._there, "rm_file", killed)
+        with pytest.raises(KeyboardInterrupt) if after < 3 else contextlib.nullcontext():
+            run.push()
+    assert_whole(tmp_path / "bucket" / "run")
+    assert len(contents(tmp_path / "bucket" / "run")) == 5 - after
+    again = begun(url)
+    write(again, metrics="b")
+    again.push()
+    assert contents(tmp_path / "bucket" / "run") == {"checkpoints/7/params": "seven", "metrics": "b"}
 
 
 def test_a_copy_cut_short_adds_nothing_to_the_run(machine, tmp_path, monkeypatch):

@@ -27,16 +27,17 @@ FACTS = ("name", "classes", "notes", "damaged", "licence", "citation")
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is to be packed and how; `source` is a digest of the data set's facts and of all that is known of its images."""
+    """What is to be packed and how; `source` is a digest of the data set's facts, of all that is known of its images, and of the state of
+    what these are read from."""
 
     source: str
     compression: str
     shards: int
 
     @classmethod
-    def of(cls, opened: Opened, compression: str, shards: int) -> Plan:
-        """The plan for a data set."""
-        told = json.dumps([_facts(opened), _columns(opened.collection.items)])
+    def of(cls, opened: Opened, state: str, compression: str, shards: int) -> Plan:
+        """The plan for a data set whose images are in the state (origin.py)."""
+        told = json.dumps([_facts(opened), _columns(opened.collection.items), state])
         return cls(hashlib.sha256(told.encode()).hexdigest(), compression, shards)
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from medssl_jax.data import index, shards
+from medssl_jax.data import index, origin, shards
 from medssl_jax.data.collection import Opened
 from medssl_jax.data.formats import Probe
 from medssl_jax.data.shards import Shard
@@ -23,7 +23,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.machine import alone
 
 R = TypeVar("R")
-LOCK = "lock.partial"  # in the folder of the packed set, while it is written
+LOCK = "lock.partial"  # in the packed folder; it stays there, empty: where one who holds it removes it, two may each hold one
 AHEAD = 2  # images a thread reads before they are written
 GIGA = 10**9
 
@@ -43,31 +43,23 @@ class Job:
 def pack(job: Job, progress: Callable[[int, int], None] | None = None) -> int:
     """Write the set, or what an interrupted call left to write, and return the number of shards written.
 
-    The bytes depend on the images and on the options but for `threads`; shards of an earlier call are kept where their checksum is right.
-    `progress(done, total)` is told the number of images. Raises UserError where `out` holds something else or another process packs there,
-    where the disk is too small, for an image that cannot be read unless it may be skipped; OSError where the disk is full.
+    The bytes depend on the images, the state of their files and the options but for `threads`; shards of an earlier call are kept where
+    their checksum is right. `progress(done, total)` is told the number of images. Raises UserError where `out` holds something else, or
+    images that were changed since, or another process packs there, where the disk is too small, for images that change meanwhile, and for
+    one that cannot be read unless it may be skipped; OSError where the disk is full.
     """
     if job.out.is_file():
         raise UserError(f"--out={job.out} is a file; name a new or an empty folder.")
-    new = not job.out.exists()
-    with alone(job.out / LOCK, f"another process packs into --out={job.out}; wait for it, or name another folder."):
-        try:
-            return _pack(job, progress)
-        finally:
-            (job.out / LOCK).unlink()
-            if new:
-                _leave_nothing(job.out)
-
-
-def _leave_nothing(out: Path) -> None:
-    """Remove the folder of a set that was refused before its first word."""
-    with contextlib.suppress(OSError):
-        out.rmdir()
-
-
-def _pack(job: Job, progress: Callable[[int, int], None] | None) -> int:
     ranges = list(shards.divide(job.opened.collection.items, job.shard_bytes))
-    plan = index.Plan.of(job.opened, job.compression, len(ranges))
+    if not job.out.exists():
+        _check_space(job, ranges)  # before there is a folder to leave behind
+    with alone(job.out / LOCK, f"another process packs into --out={job.out}; wait for it, or name another folder."):
+        return _pack(job, ranges, progress)
+
+
+def _pack(job: Job, ranges: Sequence[range], progress: Callable[[int, int], None] | None) -> int:
+    state = origin.state(job.opened.collection)
+    plan = index.Plan.of(job.opened, state, job.compression, len(ranges))
     kept = _finished(job, plan)
     left = [number for number in range(len(ranges)) if number not in kept]
     _check_space(job, [ranges[number] for number in left])
@@ -77,6 +69,8 @@ def _pack(job: Job, progress: Callable[[int, int], None] | None) -> int:
         for number in left:
             kept[number] = _write_shard(job, ranges[number], shards.name_of(number, len(ranges)), pool, count)
             index.write_unfinished(job.out, plan, list(kept.values()))
+    if origin.state(job.opened.collection) != state:
+        raise UserError(f"images were changed while they were packed into --out={job.out}; delete it and start again.")
     index.write(job.out, plan, [kept[number] for number in range(len(ranges))], job.opened)
     return len(left)
 
@@ -110,7 +104,8 @@ def _finished(job: Job, plan: index.Plan) -> dict[int, Shard]:
     found = index.read(there[0])
     if found.plan != plan:
         raise UserError(
-            f"--out={out} holds another data set, or this one with other options or other images; name a new or an empty folder."
+            f"--out={out} holds another data set, or this one with other options or with images that were changed since; name a new or an "
+            "empty folder."
         )
     names = {shards.name_of(number, plan.shards): number for number in range(plan.shards)}
     return {names[shard.file]: shard for shard in shards.whole(out, found.shards) if job.skip or not shard.damaged}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
-import tempfile
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import fsspec
 from fsspec.callbacks import TqdmCallback
+from tqdm import tqdm
 
 from medssl_jax.errors import UserError
 
@@ -61,19 +64,62 @@ def _copied(url: str) -> Path:
 
 
 def _copy(files: Any, root: str, place: Path, url: str) -> None:
-    """All or nothing; where another process was faster, its copy stays."""
-    place.parent.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent.parent, ignore_cleanup_errors=True) as partial:
-        inside = Path(partial, "copy")
-        inside.mkdir()
-        shown = TqdmCallback(tqdm_kwargs={"desc": f"copying {url}", "unit": "file"})
-        with told(url, f"could not be copied to {place.parent.parent}"), shown:
-            files.get(root.rstrip("/"), str(inside / place.name), recursive=True, callback=shown)
+    """All or nothing, by one process while others wait for it."""
+    lock, partial = place.parent.with_suffix(".lock"), place.parent.with_suffix(".partial")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(lock.parent)
+    with _turn(lock, url):
+        if place.exists():
+            return
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            inside.rename(place.parent)
-        except OSError:
-            if not place.exists():
-                raise
+            partial.mkdir()
+            _download(files, root, partial / place.name, url)
+            partial.rename(place.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _download(files: Any, root: str, place: Path, url: str) -> None:
+    """Copy. What is copied gets a time of change made of the state at the URL, after which the folder is named: by it two machines' copies
+    of one state are the same images (origin.py), and those of two states are not."""
+    shown = TqdmCallback(tqdm_kwargs={"desc": f"copying {url}", "unit": "file"})
+    with told(url, f"could not be copied to {place.parent.parent}"), shown:
+        files.get(root.rstrip("/"), str(place), recursive=True, callback=shown)
+    changed = int(place.parent.stem[:7], 16)  # seconds, until 1978
+    for path in place.rglob("*") if place.is_dir() else [place]:
+        os.utime(path, (changed, changed))
+
+
+@contextlib.contextmanager
+def _turn(lock: Path, url: str) -> Iterator[None]:
+    """Hold the lock, after those who came before. The file stays: where it is removed, two may each hold one."""
+    with lock.open("w") as file:
+        try:
+            if not _locked(file):
+                tqdm.write(f"Another process copies {url}; waiting for it.", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"{lock} cannot be locked ({error.strerror}); set XDG_CACHE_HOME to a folder on a disk of this machine."
+            ) from error
+        yield
+
+
+def _locked(file: IO[str]) -> bool:
+    """Take the lock, unless another has it."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what copies that were killed have left: nobody holds their lock."""
+    for partial in folder.glob("*.partial"):
+        with partial.with_suffix(".lock").open("w") as file:
+            if _locked(file):
+                shutil.rmtree(partial, ignore_errors=True)
 
 
 def _mark(url: str, found: dict[str, dict[str, Any]]) -> str:
