@@ -73,8 +73,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(asked: argparse.Namespace, command: str) -> int:
     """Pack into a temporary folder, stream, record. Raises UserError for fewer images than a batch, or where one arrives changed."""
+    for name in ("side", "batch", "passes", "threads"):
+        if getattr(asked, name) < 1:
+            raise UserError(f"--{name}={getattr(asked, name)} is not a positive number; give 1 or more.")
     if asked.records < asked.batch:
         raise UserError(f"--records={asked.records} is less than --batch={asked.batch}; give more records.")
+    asked.record.parent.mkdir(parents=True, exist_ok=True)  # not after all the work
     with tempfile.TemporaryDirectory() as folder:
         packed = pack(asked, Path(folder) / "packed")
         streamed = stream(asked, Path(folder) / "packed")

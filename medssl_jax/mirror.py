@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import jax
 
 from medssl_jax.data import remote
@@ -78,8 +77,7 @@ class Mirror:
         name = f"{self.url.rpartition('/')[2]}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
         self.here = remote.cache("runs") / name
         self._note = self.here.with_name(f"{name}.json")  # its index here, beside it: a run's folder holds a run alone
-        with self._told("cannot be read"):
-            self._there, self._root = fsspec.core.url_to_fs(self.url)
+        self._there, self._root = remote.file_system(url)
 
     def fetch(self) -> None:
         """Make the folder what the URL holds, unless this machine wrote that last; an empty URL is a new run.
@@ -100,7 +98,7 @@ class Mirror:
         partial.mkdir(parents=True)
         for name in index["files"] if index else ():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            with self._told("cannot be read"):
+            with self._told(f"lacks {name}, which its {INDEX} names, or cannot be read"):
                 self._there.get_file(f"{self._root}/{name}", str(partial / name))
         self._set_aside(copied=index is not None and self._files() == last["files"])
         partial.rename(self.here)
@@ -192,11 +190,20 @@ class Mirror:
         with self._told("cannot be read"):
             self._there.invalidate_cache()
             if self._there.exists(f"{self._root}/{INDEX}"):
-                return json.loads(self._there.cat_file(f"{self._root}/{INDEX}"))
+                return self._index(self._there.cat_file(f"{self._root}/{INDEX}"))
             foreign = self._there.find(self._root) if self._there.exists(self._root) else []
         if foreign:
             raise UserError(f"--workdir={self.url} holds other files and no run (no {INDEX}); choose another.")
         return None
+
+    def _index(self, text: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(text)
+            if found["mark"] and found["files"] is not None:
+                return found
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise UserError(f"{self.url}/{INDEX} is damaged; take it from a backup, or choose another --workdir.")
 
     def _last(self) -> dict[str, Any]:
         """What this machine has copied last: the mark of that copy, of one that was begun, the files, and what is gone."""

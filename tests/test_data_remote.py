@@ -187,3 +187,16 @@ def test_a_package_that_is_missing(bucket, monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(UserError, match="gs://bucket/set needs a package that is not installed: Please install gcsfs"):
         open_dataset(config("gs://bucket/set"))
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("file://", r"file:// names no folder; write file:///FOLDER"),
+        ("gs:///", r"gs:/// names no folder; write gs://BUCKET/FOLDER"),
+        ("file://tmp/set", r"file://tmp/set lacks a slash"),
+    ],
+)
+def test_urls_that_name_no_place(url, message):
+    with pytest.raises(UserError, match=message):
+        open_dataset(config(url))

@@ -44,6 +44,7 @@ def test_an_image_that_arrives_changed_stops_the_run(tmp_path, monkeypatch):
     ("module", "flags", "message"),
     [
         ("stress", ["--records=5"], "--records=5 is less than --batch=256"),
+        ("stress", ["--records=600", "--side=0"], "--side=0 is not a positive number"),
         ("packed_speed", ["--data=/nowhere"], "--data=/nowhere holds none of dsb2018_nuclei"),
     ],
 )

@@ -354,3 +354,11 @@ def test_a_run_is_continued_by_another_machine(machine, tmp_path):
 def stderr(process):
     (ended,) = shell.ended(process)
     return shell.finished(ended).stderr
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"mark": "a"}'])
+def test_a_damaged_index_is_named(text, machine, tmp_path):
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / mirror.INDEX).write_text(text)
+    with pytest.raises(UserError, match=r"bucket/mirror\.json is damaged; take it from a backup"):
+        begun(f"file://{tmp_path}/bucket")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from medssl_jax.errors import UserError
 
+EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}  # of pyproject.toml, with what these URLs need
 VERSION_KEYS = ("size", "etag", "ETag", "md5Hash", "mtime", "LastModified", "created")  # by which file systems tell a changed file
 
 
@@ -38,10 +39,23 @@ def told(url: str, what: str, rest: str = "") -> Iterator[None]:
     except UserError:
         raise
     except ImportError as error:
-        raise UserError(f"{url} needs a package that is not installed: {error}.") from error
+        kind = url.removeprefix("--workdir=").partition("://")[0]
+        remedy = f"; pip install '.[{EXTRAS[kind]}]' has it" if kind in EXTRAS else ""
+        raise UserError(f"{url} needs a package that is not installed: {str(error).rstrip('.')}{remedy}.") from error
     except Exception as error:  # every file system has its own, for names, rights and the network
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"{url} {what} ({reason}){rest}.") from error
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """What reads the URL (fsspec), and the path there. Raises UserError for one that names no place, and where it cannot be had."""
+    kind, _, place = url.partition("://")
+    if not place.strip("/"):
+        raise UserError(f"{url} names no folder; write {kind}://" + ("/FOLDER." if kind == "file" else "BUCKET/FOLDER."))
+    if kind == "file" and not place.startswith("/"):
+        raise UserError(f"{url} lacks a slash: the URL of a folder of this machine is file:///FOLDER.")
+    with told(url, "cannot be read"):
+        return fsspec.core.url_to_fs(url)
 
 
 def cache(name: str) -> Path:
@@ -53,7 +67,7 @@ def cache(name: str) -> Path:
 def _copied(url: str) -> Path:
     found = {}
     with told(url, "cannot be read"), contextlib.suppress(FileNotFoundError):
-        files, root = fsspec.core.url_to_fs(url)
+        files, root = file_system(url)
         found = files.find(root, detail=True)
     if not found:
         raise UserError(f"there is nothing at {url}; give the folder or file that holds the images.")
