@@ -23,8 +23,8 @@ from experiments import commit
 from experiments.convolutions_table import PASSES, RECORD, table
 from experiments.kernel_gradients import FORMULATIONS, KERNEL
 from experiments.machine import machine
-from experiments.records import RECORDS, keep
-from experiments.speed import command, timed
+from experiments.records import RECORDS, command, keep
+from experiments.speed import timed
 from medssl_jax import cli, cpu
 from medssl_jax.errors import UserError
 from medssl_jax.models import network

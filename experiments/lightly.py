@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import importlib.util
 import multiprocessing
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ import jax
 from experiments.cut_tables import NOTHING, markdown
 from experiments.machine import share_accelerator
 from experiments.pace import Pace, by_round, spread, waited
-from experiments.records import keep
+from experiments.records import command, keep
 from experiments.throughput import Bench, Case, add_options, conditions, stored
 from experiments.throughput_table import case_name
 from medssl_jax import cli, cpu
@@ -49,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", default=METHODS, choices=METHODS, help="methods; both where nothing is given")
     add_options(parser, RECORD)
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: run(asked, shlex.join(["python", "-m", "experiments.lightly", *arguments])))
+    return cli.guarded(lambda: run(asked, command("experiments.lightly", list(arguments))))
 
 
 def run(asked: argparse.Namespace, command: str) -> int:

@@ -8,7 +8,6 @@ leave the machine to it.
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ import numpy as np
 from experiments import commit, packed_disk
 from experiments.cut_tables import NOTHING, markdown
 from experiments.machine import machine
-from experiments.records import RECORDS
+from experiments.records import RECORDS, command
 from medssl_jax import cli
 from medssl_jax.config import base
 from medssl_jax.data import packing
@@ -46,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=4, help="that read from the disk")
     parser.add_argument("--record", type=Path, default=RECORDS / RECORD, help="the .json file to write the result to")
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: run(asked, shlex.join(["python", "-m", "experiments.packed_speed", *arguments])))
+    return cli.guarded(lambda: run(asked, command("experiments.packed_speed", list(arguments))))
 
 
 def run(asked: argparse.Namespace, command: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,11 @@ def _parse(line: str, path: Path, number: int) -> Record:
 
 def _damaged(path: Path, number: int) -> UserError:
     return UserError(f"line {number} of {path} is no record; delete the line, and run its table again.")
+
+
+def command(module: str, arguments: list[str]) -> str:
+    """What measures the same again: the command, without where its record went."""
+    record = ("--record", "-record")
+    before = ["", *arguments]
+    kept = [now for last, now in zip(before, arguments) if last not in record and now.partition("=")[0] not in record]
+    return shlex.join(["python", "-m", module, *kept])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from configs import byol, simclr, tower
 from experiments import commit
 from experiments.jax_side import MODALITY, JaxSide
 from experiments.machine import machine, share_accelerator
-from experiments.records import RECORDS, keep
+from experiments.records import RECORDS, command, keep
 from experiments.speed_table import RECORD, table
 from experiments.throughput import BUDGETS, Case
 from medssl_jax import cli, cpu, methods
@@ -202,14 +201,6 @@ def chosen() -> list[ConfigDict]:
         return [cli.CONFIG.value]
     defaults = [tower.get_config(), simclr.get_config(), byol.get_config()] if BUDGET.value == "small" else []
     return [*defaults, *(case.config() for case in CASES[BUDGET.value])]
-
-
-def command(module: str, arguments: list[str]) -> str:
-    """What measures the same again: the command, without where its record went."""
-    record = ("--record", "-record")
-    before = ["", *arguments]
-    kept = [now for last, now in zip(before, arguments) if last not in record and now.partition("=")[0] not in record]
-    return shlex.join(["python", "-m", module, *kept])
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import resource
-import shlex
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ import numpy as np
 from experiments import commit
 from experiments.cut_tables import NOTHING, markdown
 from experiments.machine import machine
-from experiments.records import RECORDS
+from experiments.records import RECORDS, command
 from medssl_jax import cli
 from medssl_jax.config import base
 from medssl_jax.data import packing
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--threads", type=int, default=2, help="that read")
     parser.add_argument("--record", type=Path, default=RECORDS / RECORD, help="the .json file to write the result to")
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: run(asked, shlex.join(["python", "-m", "experiments.stress", *arguments])))
+    return cli.guarded(lambda: run(asked, command("experiments.stress", list(arguments))))
 
 
 def run(asked: argparse.Namespace, command: str) -> int:

@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import itertools
 import runpy
-import shlex
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from experiments import commit
 from experiments.grid import CONFIGS, set_option
 from experiments.machine import machine
 from experiments.pace import WARM_UP, Pace, by_round, in_a_row, whole
-from experiments.records import RECORDS, keep
+from experiments.records import RECORDS, command, keep
 from experiments.throughput_table import MADE, READ, RECORD, table
 from medssl_jax import cli, cpu, methods
 from medssl_jax.config import base, validate
@@ -254,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="METHOD", help="methods; all where nothing is given")
     add_options(parser, RECORD)
     asked = parser.parse_args(arguments)
-    return cli.guarded(lambda: run(asked, shlex.join(["python", "-m", "experiments.throughput", *arguments])))
+    return cli.guarded(lambda: run(asked, command("experiments.throughput", list(arguments))))
 
 
 def run(asked: argparse.Namespace, command: str) -> int:

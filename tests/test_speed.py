@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 
-from experiments import machine, render, speed, speed_table
+from experiments import machine, records, render, speed, speed_table
 from experiments.jax_side import MODALITY, JaxSide
 from experiments.machine import share_accelerator
 from experiments.records import keep
@@ -186,7 +186,7 @@ def test_every_case_has_a_twin(budget, case):
 
 @pytest.mark.parametrize("given", [["--record=/a/b.json"], ["--record", "/a/b.json"], ["-record=/a/b.json"], []])
 def test_commands_are_recorded_without_the_place_of_their_record(given):
-    assert speed.command("experiments.speed", ["--steps=2", *given, "--budget", "a b"]) == (
+    assert records.command("experiments.speed", ["--steps=2", *given, "--budget", "a b"]) == (
         "python -m experiments.speed --steps=2 --budget 'a b'"
     )
 
