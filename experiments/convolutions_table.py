@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from experiments.cut_tables import NOTHING, markdown
+from experiments import by_device
+from experiments.by_device import Row
+from experiments.cut_tables import markdown
 from medssl_jax import cpu
-from medssl_jax.train.logging import read_json
 
 RECORD = "convolutions.json"
 PASSES = ("forward", "to the input", "to the kernel")
 PRODUCT = "as lax's convolution"  # what medssl_jax computes as a product
 
-Row = dict[str, Any]
 By = dict[str, Row]  # rows of one shape by their XLA_FLAGS
 Value = Callable[[Row], float | None]  # of a row's milliseconds
 
@@ -22,15 +21,14 @@ Value = Callable[[Row], float | None]  # of a row's milliseconds
 def table(record: Path) -> str:
     """Of each device: a line a shape, then one of the formulations of the gradient to the kernel. In brackets, what was measured without
     the flag of medssl_jax/cpu.py."""
-    if not record.exists():
-        return NOTHING
-    by_device: dict[str, dict[tuple[int, ...], By]] = {}
-    for row in read_json(record, dict, "measure again").values():
-        by_device.setdefault(row["device"], {}).setdefault(tuple(row["shape"]), {})[row["flags"]] = row
-    parts = []
-    for device, shapes in by_device.items():
-        parts += [f"**{device}**", passes(shapes), formulations(shapes)]
-    return "\n\n".join(parts)
+    return by_device.table(record, lambda rows: passes(_by_shape(rows)), lambda rows: formulations(_by_shape(rows)))
+
+
+def _by_shape(rows: list[Row]) -> dict[tuple[int, ...], By]:
+    found: dict[tuple[int, ...], By] = {}
+    for row in rows:
+        found.setdefault(tuple(row["shape"]), {})[row["flags"]] = row
+    return found
 
 
 def passes(shapes: dict[tuple[int, ...], By]) -> str:

@@ -21,16 +21,17 @@ from typing import Any
 
 import jax
 
-from experiments.cut_tables import NOTHING, markdown
+from experiments import by_device
+from experiments.by_device import Row, case_name
+from experiments.cut_tables import markdown
 from experiments.machine import share_accelerator
 from experiments.pace import Pace, by_round, spread, waited
 from experiments.records import command, keep
 from experiments.throughput import Bench, Case, add_options, conditions, stored
-from experiments.throughput_table import case_name
 from medssl_jax import cli, cpu
 from medssl_jax.errors import UserError
 from medssl_jax.machine import cores
-from medssl_jax.train.logging import read_json, say
+from medssl_jax.train.logging import say
 
 RECORD = "lightly.json"
 NEEDED = ("torch", "torchvision", "lightly")
@@ -94,19 +95,16 @@ def _device() -> str:
 
 def table(record: Path) -> str:
     """Markdown: a line a case and device."""
-    if not record.exists():
-        return NOTHING
-    rows = read_json(record, dict, "measure again").values()
-    parts = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        head = ["pairs/s of: method, network, px, batch, type", "medssl_jax", "waiting", "without reading"]
-        lines = [[*head, "lightly", "waiting", "threads, processes", "medssl_jax / lightly"]]
-        lines += [_line(row) for row in rows if row["device"] == device]
-        parts += [f"**{device}**", markdown(lines)]
-    return "\n\n".join(parts)
+    return by_device.table(record, paces)
 
 
-def _line(row: dict[str, Any]) -> list[str]:
+def paces(rows: list[Row]) -> str:
+    """Pairs a second of both, how long either waited for data, and how many times lightly's rate ours is."""
+    head = ["pairs/s of: method, network, px, batch, type", "medssl_jax", "waiting", "without reading"]
+    return markdown([[*head, "lightly", "waiting", "threads, processes", "medssl_jax / lightly"], *map(_line, rows)])
+
+
+def _line(row: Row) -> list[str]:
     ours, alone, theirs = (row[side] for side in ("files", "augmented", "lightly"))
     rates = [spread(ours["images_per_s"]), waited(ours), spread(alone["images_per_s"]), spread(theirs["images_per_s"]), waited(theirs)]
     ratios = [one / other for one, other in zip(ours["images_per_s"], theirs["images_per_s"], strict=True)]

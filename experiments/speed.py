@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -207,7 +208,13 @@ def main() -> None:
     """Measure the config that is named, or those of the budget, record each once it is done, and print the table."""
     cpu.settle()
     share_accelerator()
-    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")  # what it takes to compile is to be seen
+    os.environ.setdefault("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    with tempfile.TemporaryDirectory() as folder:  # what it takes to compile is to be seen: kernels of an earlier run would be taken over
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        _record()
+
+
+def _record() -> None:
     record = Path(OUT.value)
     record.parent.mkdir(parents=True, exist_ok=True)
     channels, device = CHANNELS[BUDGET.value], jax.devices()[0].device_kind

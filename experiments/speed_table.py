@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from experiments.cut_tables import NOTHING, markdown
-from medssl_jax.train.logging import read_json
+from experiments import by_device
+from experiments.by_device import Row, case_name
+from experiments.cut_tables import markdown
 
 RECORD = "speed.json"
 SIDES = {"jax": "JAX", "eager": "PyTorch eager", "compiled": "PyTorch compiled"}
 
-Row = dict[str, Any]
-
 
 def table(record: Path) -> str:
     """Of each device: a line a case and stage, then what each case took to compile and to hold."""
-    if not record.exists():
-        return NOTHING
-    rows: list[Row] = list(read_json(record, dict, "measure again").values())
-    parts = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        of_device = [row for row in rows if row["device"] == device]
-        parts += [f"**{device}**", times(of_device), costs(of_device)]
-    return "\n\n".join(parts)
+    return by_device.table(record, times, costs)
 
 
 def times(rows: list[Row]) -> str:
@@ -50,11 +41,6 @@ def costs(rows: list[Row]) -> str:
         layouts = ", ".join(f"{name} {ms:.1f}" for name, ms in row["layout_ms"].items()) or "-"
         lines.append([case_name(row), f"{row['parameters']:,}", *seconds, *held, layouts])
     return markdown(lines)
-
-
-def case_name(row: Row) -> str:
-    """The values of a row's case."""
-    return ", ".join(map(str, row["case"].values()))
 
 
 def _timed(found: Row | None) -> list[str]:

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from experiments.cut_tables import NOTHING, markdown
+from experiments import by_device
+from experiments.by_device import Row, case_name
+from experiments.cut_tables import markdown
 from experiments.pace import rate, spread, waited
-from medssl_jax.train.logging import read_json
 
 RECORD = "throughput.json"
 PEAKS = {("NVIDIA H200", "bfloat16"): 989e12}  # FLOP/s without sparsity, as published
 MADE = {"given": "views given", "augmented": "with augmentation"}  # on a batch that stays on the device
 READ = {"resident": "all images on the device", "packed": "packed set", "files": "PNG files"}
 
-Row = dict[str, Any]
-
 
 def table(record: Path) -> str:
     """Of each device: what every case reaches out of every input, then what its step costs."""
-    if not record.exists():
-        return NOTHING
-    rows: list[Row] = list(read_json(record, dict, "measure again").values())
-    parts = []
-    for device in dict.fromkeys(row["device"] for row in rows):
-        of_device = [row for row in rows if row["device"] == device]
-        parts += [f"**{device}**", paces(of_device), costs(of_device)]
-    return "\n\n".join(parts)
+    return by_device.table(record, paces, costs)
 
 
 def paces(rows: list[Row]) -> str:
@@ -46,11 +37,6 @@ def costs(rows: list[Row]) -> str:
         held = [f"{row['bytes'] / 2**30:.2f}", f"{row['compile_s']:.0f}"]
         lines.append([case_name(row), f"{row['ms']:.1f} ({row['p95_ms']:.1f})", *_arithmetic(row), *held])
     return markdown(lines)
-
-
-def case_name(row: Row) -> str:
-    """The values of a row's case."""
-    return ", ".join(map(str, row["case"].values()))
 
 
 def _arithmetic(row: Row) -> list[str]:

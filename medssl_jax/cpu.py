@@ -35,6 +35,6 @@ def _keep_pages() -> None:
 
 def _convolve_with_eigen() -> None:
     """Leave YNNPACK to the other operations: its gradients to a convolution's kernel run on one core, and a SimCLR step took one and a
-    half times as long (`experiments.convolutions`). Where XLA_FLAGS is set, or JAX has an accelerator, it is left as it is."""
+    half times as long (`experiments.speed`). Where XLA_FLAGS is set, or JAX has an accelerator, it is left as it is."""
     if version("jaxlib") in KNOWN_TO and not any(map(importlib.util.find_spec, ACCELERATED)):
         os.environ.setdefault("XLA_FLAGS", WITHOUT_YNNPACK)

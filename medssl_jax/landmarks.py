@@ -24,6 +24,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.methods import LocalDiscrimination
 from medssl_jax.models import build_backbone
 from medssl_jax.report import overlays
+from medssl_jax.report.words import counted
 from medssl_jax.train.logging import read_json, say
 from medssl_jax.train.mesh import make_mesh
 
@@ -64,7 +65,7 @@ def main() -> None:
     _write(out / "landmarks.csv", found)
     pictures = [line.panel for line in found if line.panel is not None]
     overlays(out / "landmarks.png", [(query.name, shown, (x * scale, y * scale), None), *pictures])
-    say(f"{len(found)} images searched: {out / 'landmarks.csv'} and {out / 'landmarks.png'}")
+    say(f"{counted(len(found), 'image')} searched: {out / 'landmarks.csv'} and {out / 'landmarks.png'}")
 
 
 def run_config(run: Path) -> ConfigDict:

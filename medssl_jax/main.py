@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from medssl_jax import cli, cpu, experiment, mirror
 from medssl_jax.config import validate
-from medssl_jax.errors import UserError
 from medssl_jax.report import read_run, write_report
 from medssl_jax.train import processes
 from medssl_jax.train.logging import say
@@ -39,8 +38,6 @@ def main() -> None:
     cpu.settle()
     config = cli.config()
     validate(config)
-    if "://" in (WORKDIR.value or "") and processes.several(COORDINATOR.value, PROCESS_COUNT.value):
-        raise UserError(mirror.SHARED.format(WORKDIR.value))  # before the others are waited for
     processes.initialise_distributed(COORDINATOR.value, PROCESS_COUNT.value, PROCESS_INDEX.value, SILENCE.value)
     with processes.together():
         _run(config)

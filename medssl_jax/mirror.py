@@ -9,7 +9,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +17,42 @@ import jax
 
 from medssl_jax.data import remote
 from medssl_jax.errors import UserError
+from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import read_json, say, write_json
 
 EVERY = 60.0  # seconds between two copies
 TRIES = 5  # of a copy while files come and go
 INDEX = "mirror.json"  # at the URL: what belongs to the run, written last
 UNFINISHED = (".partial", "orbax-checkpoint-tmp")  # in names of what is being written
-SHARED = "a run of several processes needs a folder that all of them see, and --workdir={} is none; mount the bucket (docs/machines.md)."
 
 Files = dict[str, list[int]]  # size and time of the last change, by the path from the run's folder
 
 
-@contextlib.contextmanager
-def kept(url: str) -> Iterator[Path]:
-    """The folder on this machine for the run at `url`, copied there every minute and at the end, whatever the end is.
+def kept(url: str) -> contextlib.AbstractContextManager[Path]:
+    """The folder on this machine for the run at `url`. Of several processes each has its own: the first one's is copied there every minute
+    and at the end, whatever the end is, and the others' are fetched from there whenever what it wrote is to be read.
 
-    Raises UserError where the URL cannot be read or written or holds other things, and for a run of several processes.
+    Raises UserError where the URL cannot be read or written or holds other things.
     """
-    if jax.process_count() > 1:
-        raise UserError(SHARED.format(url))
+    return _written(url) if jax.process_index() == 0 else _followed(url)
+
+
+@contextlib.contextmanager
+def _followed(url: str) -> Iterator[Path]:
+    """A folder that has what the first process copied, and is gone at the end."""
+    mirror = Mirror(url, jax.process_index())
+    shutil.rmtree(mirror.here, ignore_errors=True)  # of a process that was killed
+    try:
+        with meshes.own_folders(mirror.receive):
+            meshes.wait_for_all("the run is fetched")
+            yield mirror.here
+    finally:
+        shutil.rmtree(mirror.here, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _written(url: str) -> Iterator[Path]:
+    """The folder that the run is written in."""
     mirror = Mirror(url)
     mirror.fetch()
     say(f"The run is kept at {url}; on this machine it lies in {mirror.here}.")
@@ -43,7 +60,9 @@ def kept(url: str) -> Iterator[Path]:
     copying = threading.Thread(target=mirror.keep_up, args=(done,), daemon=True)
     copying.start()
     try:
-        yield mirror.here
+        with meshes.own_folders(mirror.send):
+            meshes.wait_for_all("the run is fetched")
+            yield mirror.here
     except BaseException:  # it is what must be told
         done.set()
         copying.join()
@@ -65,19 +84,21 @@ def _said() -> Iterator[None]:
 
 
 class Mirror:
-    """A folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached.
+    """A process' folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached.
 
     Files at the URL are replaced one by one, as a run that is killed leaves them too; a new one belongs to the run once the index names it,
     and an old one is removed at the second copy that lacks it, so that there is always a whole checkpoint. What a copy that was cut short
     left in the run's folders there goes with the next whole one, whoever makes it; beside them the user may keep other things.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: int = 0) -> None:
         self.url = url.rstrip("/")
         name = f"{self.url.rpartition('/')[2]}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
-        self.here = remote.cache("runs") / name
+        self.here = remote.cache("runs") / (f"{name}-process{process}" if process else name)
         self._note = self.here.with_name(f"{name}.json")  # its index here, beside it: a run's folder holds a run alone
         self._there, self._root = remote.file_system(url)
+        self._received: Files = {}  # from the first process
+        self._pushing = threading.Lock()  # the thread that keeps up, or the run
 
     def fetch(self) -> None:
         """Make the folder what the URL holds, unless this machine wrote that last; an empty URL is a new run.
@@ -97,15 +118,38 @@ class Mirror:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name in index["files"] if index else ():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            with self._told(f"lacks {name}, which its {INDEX} names, or cannot be read"):
-                self._there.get_file(f"{self._root}/{name}", str(partial / name))
+            self._get(name, partial)
         self._set_aside(copied=index is not None and self._files() == last["files"])
         partial.rename(self.here)
         self._point(self._files())
 
+    def send(self, meet: Callable[[], None]) -> None:
+        """Let the folders of the others become what this one is; nothing is copied while they fetch. Raises UserError as `push` does."""
+        self.push()
+        with self._pushing:
+            meet()
+            meet()
+
+    def receive(self, meet: Callable[[], None]) -> None:
+        """Make the folder what the first process has copied. Raises UserError where the URL cannot be read."""
+        meet()
+        index = self._read()
+        before, self._received = self._received, index["files"] if index else {}
+        for name, state in self._received.items():
+            if before.get(name) != state:
+                self._get(name, self.here)
+        for name in before.keys() - self._received.keys():
+            (self.here / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty
+                os.removedirs((self.here / name).parent)  # the folder alone would count as a checkpoint
+        meet()
+
     def push(self) -> None:
         """Copy what has changed since the last time. Raises UserError where the URL cannot be written, or another machine has gone on."""
+        with self._pushing:
+            self._push()
+
+    def _push(self) -> None:
         last = self._last()
         for _ in range(TRIES):
             files = self._files()
@@ -130,6 +174,12 @@ class Mirror:
         while not done.wait(EVERY):
             with _said():
                 self.push()
+
+    def _get(self, name: str, folder: Path) -> None:
+        """Fetch a file into the folder."""
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with self._told(f"lacks {name}, which its {INDEX} names, or cannot be read"):
+            self._there.get_file(f"{self._root}/{name}", str(folder / name))
 
     def _put(self, name: str) -> bool:
         """Copy a file; False where it is not here any more."""

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from medssl_jax import cli
 from medssl_jax.config import validate
-from medssl_jax.data import packed, packing, shards
+from medssl_jax.data import index, packed, packing, shards
 from medssl_jax.data.sources import open_stored, settle
 from medssl_jax.errors import UserError
 from medssl_jax.machine import cores
+from medssl_jax.report.words import counted
 from medssl_jax.train.logging import say
 
 OUT = flags.DEFINE_string("out", None, "A new or empty folder for the packed set, or one where the same command was interrupted.")
@@ -32,7 +33,7 @@ def main() -> None:
     out = Path(cli.required(OUT)).expanduser()
     if VERIFY.value:
         found = packed.verify(out)
-        say(f"{out} is whole: {len(found.items)} images in {len(found.shards)} shards, every byte as its checksum says.")
+        say(f"{out} is whole: {_amount(found)}, every byte as its checksum says.")
         return
     config = cli.config().copy_and_resolve_references()
     validate(config)
@@ -51,8 +52,11 @@ def main() -> None:
 def _summary(out: Path, written: int) -> str:
     found = packed.read_index(out)
     size = sum(shard.bytes for shard in found.shards) / 1e9
-    what = f"{len(found.items)} images in {len(found.shards)} shards, {size:.2f} GB"
-    return f"{out}: {what}, {written} of them written now; read it with --config.data.path={out}"
+    return f"{out}: {_amount(found)}, {size:.2f} GB, {counted(written, 'shard')} written now; read it with --config.data.path={out}"
+
+
+def _amount(found: index.Index) -> str:
+    return f"{counted(len(found.items), 'image')} in {counted(len(found.shards), 'shard')}"
 
 
 def _check_outside(out: Path, config: ConfigDict) -> None:

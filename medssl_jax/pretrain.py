@@ -156,11 +156,11 @@ def pretrain(config: ConfigDict, dataset: Dataset, mesh: Mesh, workdir: Path, st
     state, warning = _run(config, method, dataset, tiles, mesh, workdir, stop)
     parts = jax.jit(method.transferable, out_shardings=meshes.replicated(mesh))(state.params, state.carried)
     recipe = methods.view_recipe(config, dataset.channels, dataset.modality)
-    parts = Calibration(method.backbone, recipe, tiles, mesh, sub_seed(config.seed, "calibrate"))(parts)
+    parts = jax.device_get(Calibration(method.backbone, recipe, tiles, mesh, sub_seed(config.seed, "calibrate"))(parts))
     checkpoint.save_tree(workdir / "pretrained", parts)
     gallery.draw(workdir / "figures", method, state, tiles)
     pool, warnings = tuple(fingerprints(dataset.pool)), (warning,) if warning else ()
-    found = Pretrained(config.method.name, jax.device_get(parts), pool, warnings, time.perf_counter() - began)
+    found = Pretrained(config.method.name, parts, pool, warnings, time.perf_counter() - began)
     about = {"method": found.method, "channels": dataset.channels, "warnings": warnings, "seconds": found.seconds, "pool": pool}
     write_json(workdir / "pretrained.json", {**about, "files": checkpoint.inventory(workdir / "pretrained")})
     return found

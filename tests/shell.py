@@ -40,7 +40,7 @@ SMALL = [
 ]
 
 
-def main(*flags: str, config: str = "tower", workdir: Path | None = None) -> list[str]:
+def main(*flags: str, config: str = "tower", workdir: Path | str | None = None) -> list[str]:
     """The arguments of a run with a tiny network on tiny images."""
     where = [f"--workdir={workdir}"] if workdir else []
     return ["medssl_jax.main", f"--config=configs/{config}.py", *SMALL, *flags, *where]

@@ -282,6 +282,13 @@ def test_an_index_that_misses_a_shard(packed_set):
         open_dataset(options(out))
 
 
+def test_a_copy_without_its_index(packed_set):
+    _, out = packed_set
+    (out / "packed.json").unlink()
+    with pytest.raises(UserError, match=r"\(no packed.json\); copy that too from the --out of medssl_jax.pack"):
+        open_dataset(options(out))
+
+
 def test_a_folder_that_is_not_packed(tmp_path):
     with pytest.raises(UserError, match="holds no packed images"):
         open_dataset(options(tmp_path, source="packed"))

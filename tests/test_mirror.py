@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -324,13 +325,39 @@ def test_what_ended_a_run_is_told_and_not_what_became_of_its_copy(machine, tmp_p
         pass
 
 
-def test_several_processes_need_a_folder(machine, monkeypatch):
-    monkeypatch.setattr(mirror.jax, "process_count", lambda: 2)
-    with (
-        pytest.raises(UserError, match="needs a folder that all of them see, and --workdir=memory://run is none"),
-        mirror.kept("memory://run"),
-    ):
-        pass
+def test_the_other_processes_have_what_the_first_one_wrote(machine, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    first, other = pushed(url, metrics="a", checkpoints__1__params="one"), mirror.Mirror(url, process=1)
+
+    def passed_on():
+        met = []
+        first.send(lambda: met.append("first"))
+        other.receive(lambda: met.append("other"))
+        assert sorted(met) == ["first", "first", "other", "other"]
+        return tree(other.here)
+
+    assert passed_on() == tree(first.here)
+    write(first, metrics="a b", checkpoints__2__params="two")
+    shutil.rmtree(first.here / "checkpoints" / "1")
+    assert passed_on() == tree(first.here)
+    assert [path.name for path in (other.here / "checkpoints").iterdir()] == ["2"]
+
+
+def test_nothing_is_copied_while_the_others_fetch(machine, tmp_path):
+    run = pushed(f"file://{tmp_path}/bucket/run", metrics="a")
+    write(run, metrics="a b")
+    copying = threading.Thread(target=run.push)
+
+    def meet():
+        if not copying.ident:
+            write(run, metrics="a b c")
+            copying.start()
+        copying.join(0.2)
+        assert (tmp_path / "bucket" / "run" / "metrics").read_text() == "a b"
+
+    run.send(meet)
+    copying.join()
+    assert (tmp_path / "bucket" / "run" / "metrics").read_text() == "a b c"
 
 
 def test_a_run_is_continued_by_another_machine(machine, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import shell
 import tiny
 from shell import sentence, wait_for
 
+from medssl_jax.mirror import Mirror
 from medssl_jax.train import checkpoint, mesh
 
 FLAGS = [
@@ -26,6 +28,7 @@ FLAGS = [
     "--config.finetune.labels=1 patch",
     "--config.finetune.inits=tower",
 ]
+BY_HOST = "--config.data.placement=host"
 STEPS, EVERY = 40, 8
 LONGER = ["--config.data.task=none", f"--config.pretrain.steps={STEPS}", f"--config.pretrain.checkpoint_every={EVERY}", "--silence=10"]
 Said = list[subprocess.CompletedProcess]
@@ -36,13 +39,15 @@ def run(workdir: Path, *flags: str, processes: int) -> Said:
     return shell.ended(*start(workdir, *flags, processes=processes))
 
 
-def start(workdir: Path, *flags: str, processes: int, config: str = "tower") -> list[subprocess.Popen]:
+def start(
+    workdir: Path, *flags: str, processes: int, config: str = "tower", url: str = "", own: Sequence[dict[str, str]] = ({}, {})
+) -> list[subprocess.Popen]:
     environment = {"JAX_NUM_CPU_DEVICES": str(4 // processes)}
     if processes > 1:
         address = f"localhost:{portpicker.pick_unused_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_COUNT": str(processes)}
-    call = shell.main(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, config=config, workdir=workdir)
-    return [shell.start(*call, **environment, JAX_PROCESS_INDEX=str(i)) for i in range(processes)]
+    call = shell.main(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, config=config, workdir=url or workdir)
+    return [shell.start(*call, **environment, **own[i], JAX_PROCESS_INDEX=str(i)) for i in range(processes)]
 
 
 def finished(said: Said) -> Said:
@@ -61,7 +66,7 @@ def home(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def two(home) -> Said:
     """The same run in two processes. They read the pretraining's images themselves; fine-tuning has them on the devices either way."""
-    return finished(run(home / "two", "--config.data.placement=host", processes=2))
+    return finished(run(home / "two", BY_HOST, processes=2))
 
 
 def losses(workdir: Path) -> dict[int, float]:
@@ -156,6 +161,35 @@ def test_one_of_two_is_stopped_then_killed_and_the_same_command_ends_with_the_sa
     finished(run(path, *LONGER, processes=2))
     assert losses(path)[STEPS] == losses(whole)[STEPS]
     assert all(a.tobytes() == b.tobytes() for a, b in zip(weights(path), weights(whole), strict=True))
+
+
+def apart(workdir: Path, *flags: str, machines: str) -> list[subprocess.Popen]:
+    """Two processes of a run at a URL, on two machines of that name: what one keeps for itself is nowhere that the other would see it."""
+    own = [{"XDG_CACHE_HOME": str(workdir.parent / f"{machines}{i}")} for i in range(2)]
+    return start(workdir, *flags, processes=2, url=f"file://{workdir}", own=own)
+
+
+def test_two_machines_without_a_common_folder(home, two):
+    """Fine-tuning and its report, too."""
+    said = finished(shell.ended(*apart(home / "bucket", BY_HOST, machines="first")))
+    assert "TOWER" in said[0].stdout
+    ours, theirs = (json.loads((home / name / "results.json").read_text()) for name in ("bucket", "two"))
+    assert ours == theirs
+
+
+def test_two_other_machines_go_on_from_a_url(home, whole, monkeypatch):
+    bucket = home / "cut_bucket"
+    first = apart(bucket, *LONGER, machines="second")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "second0"))
+    wait_for(Mirror(f"file://{bucket}").here / "metrics.jsonl", lines=EVERY, process=first[0])
+    first[1].send_signal(signal.SIGTERM)
+    finished(shell.ended(*first))
+    step = max(checkpoints(bucket))
+    assert 0 < step < STEPS
+    second = finished(shell.ended(*apart(bucket, *LONGER, machines="third")))
+    assert f"Continuing the pretraining at step {step} of {STEPS}" in second[0].stderr
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(weights(bucket), weights(whole), strict=True))
+    assert not any((home / "third1" / "medssl_jax" / "runs").iterdir())
 
 
 def test_both_refuse_the_workdir_of_another_config(home, two):

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from medssl_jax.data import shards
 from medssl_jax.data.collection import Collection
 from medssl_jax.data.folder import Folder, parallel
 from medssl_jax.data.npz import Arrays
@@ -32,7 +33,7 @@ def _files(collection: Collection) -> list[Path]:
     if isinstance(collection, Slides):
         return [cut.path for cut in collection.cuts]
     if isinstance(collection, Packed):
-        return sorted(collection.folder.glob("*.array_record"))
+        return sorted(collection.folder.glob(shards.FILES))
     if isinstance(collection, Records):
         places = dict.fromkeys(Path(source.dataset_info.data_dir) for source in collection.sources.values())  # type: ignore[attr-defined]
         return sorted(path for place in places for path in place.iterdir())

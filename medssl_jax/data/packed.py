@@ -44,8 +44,8 @@ class Packed:
 
 
 def is_packed(path: Path) -> bool:
-    """Whether the folder holds a packed data set, finished or not."""
-    return any((path / name).exists() for name in (index.INDEX, index.UNFINISHED))
+    """Whether the folder holds a packed data set, whole or not."""
+    return any((path / name).exists() for name in (index.INDEX, index.UNFINISHED)) or any(path.glob(shards.FILES))
 
 
 def open_packed(folder: Path) -> Opened:
@@ -68,5 +68,6 @@ def read_index(folder: Path) -> index.Index:
     if not (folder / index.INDEX).exists():
         if (folder / index.UNFINISHED).exists():
             raise UserError(f"{folder} was not packed to its end; start the same medssl_jax.pack command again, which continues.")
-        raise UserError(f"{os.fspath(folder)} holds no packed images (no {index.INDEX}); name the --out of medssl_jax.pack.")
+        remedy = "copy that too from" if any(folder.glob(shards.FILES)) else "name"
+        raise UserError(f"{os.fspath(folder)} holds no packed images (no {index.INDEX}); {remedy} the --out of medssl_jax.pack.")
     return index.read(folder / index.INDEX)

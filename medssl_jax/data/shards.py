@@ -28,6 +28,7 @@ from medssl_jax.data.layout import listed
 from medssl_jax.errors import UserError
 
 COMPRESSIONS = ("none", "zstd")
+FILES = "*.array_record"  # by the names that `name_of` gives
 ZSTD_LEVEL = 1  # level 3 saves a twentieth more and takes twice the time
 WRITING = "group_size:1,uncompressed"  # a record is read without its neighbours
 READING = "readahead_buffer_size:0,max_parallelism:0"  # one record, by the thread that asks

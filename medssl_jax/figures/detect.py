@@ -25,7 +25,6 @@ from medssl_jax.figures.letterbox import Letterboxed, letterbox, to_figure
 from medssl_jax.figures.suppress import best_boxes
 from medssl_jax.models import detector
 from medssl_jax.train import checkpoint
-from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import read_json, write_json
 
 OWN = Path(__file__).with_name("weights") / "detector.npz"
@@ -117,7 +116,6 @@ def keep(run: Path, found: Detector) -> None:
     """Leave a trained detector in a run directory, where `Detector.load` finds it."""
     checkpoint.save_tree(run / WEIGHTS, found.weights)
     about = {key: value for key, value in dataclasses.asdict(found).items() if key != "weights"}
-    meshes.wait_for_all("the detector is written")
     write_json(run / ABOUT, about | {"files": checkpoint.inventory(run / WEIGHTS)})
 
 

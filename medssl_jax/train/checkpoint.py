@@ -1,4 +1,8 @@
-"""Checkpoints: parameters, the rest of the state, and a word about the run, kept apart so that each can be read alone (Orbax)."""
+"""Checkpoints: parameters, the rest of the state, and a word about the run, kept apart so that each can be read alone (Orbax).
+
+Of several processes the first one writes, from arrays that are gathered first, and each reads for itself: a folder that all of them write
+into would have to be one for all, which a bucket's copies (mirror.py) are not.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +25,29 @@ UNREADABLE = "{} does not hold readable weights ({}); pretrain again in another 
 
 
 class Checkpoints:
-    """The checkpoints of one run under `path`: the latest `keep`, saved every `every` steps and on a preemption notice."""
+    """The checkpoints of one run under `path`: the latest `keep` of those that were saved; every `every` steps one is due."""
 
     def __init__(self, path: Path, every: int, keep: int) -> None:
-        self.path = path
-        decide = policies.AnySavePolicy([policies.PreemptionCheckpointingPolicy(), policies.FixedIntervalPolicy(every)])
-        options = ocp.CheckpointManagerOptions(save_decision_policy=decide, preservation_policy=policies.LatestN(keep))
+        self.path, self.every = path, every
+        path.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.LatestN(keep), multiprocessing_options=_alone(), create=False, read_only=jax.process_index() > 0
+        )
         self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+        self.latest = self._manager.latest_step()  # the step of the newest one
 
     def due(self, step: int) -> bool:
-        """Whether `save` would write at this step."""
-        return self._manager.should_save(step)
+        """Whether it is time for the next one."""
+        return step % self.every == 0
 
-    def save(self, state: State, *, force: bool = False) -> None:
-        """Write in the background. `force`: also where the step is not due; a step already there is left as it is."""
-        step = int(state.step)
-        if force and step in self._manager.all_steps():
+    def save(self, state: State) -> None:
+        """Write in the background, in all processes at the same step; a step already there is left as it is."""
+        items, self.latest = meshes.gathered(_items(state, jax.random.key_data(state.key))), int(state.step)
+        if jax.process_index() > 0 or self.latest in self._manager.all_steps():
             return
-        rest = {"step": state.step, "key": state.key, "carried": state.carried, "opt_state": state.opt_state}
-        items = {"params": ocp.args.StandardSave(state.params), "rest": ocp.args.StandardSave(rest)}
-        self._manager.save(step, args=ocp.args.Composite(**items), force=force)
+        # the host's arrays: of several processes Orbax would have all write the devices'
+        args = {name: ocp.args.StandardSave(tree) for name, tree in jax.device_get(items).items()}
+        self._manager.save(self.latest, args=ocp.args.Composite(**args), force=True)
 
     def restore(self, abstract: State) -> State | None:
         """The latest state that can be read, placed as the shardings in `abstract` say; None where there is none.
@@ -73,10 +80,12 @@ class Checkpoints:
             return None, (str(error).splitlines() or [type(error).__name__])[0][:120]
 
     def _restore(self, step: int, abstract: State) -> State:
-        rest = {"step": abstract.step, "key": abstract.key, "carried": abstract.carried, "opt_state": abstract.opt_state}
-        items = {"params": ocp.args.StandardRestore(abstract.params), "rest": ocp.args.StandardRestore(rest)}
-        found = self._manager.restore(step, args=ocp.args.Composite(**items))
-        return State(params=found.params, **found.rest)
+        key, place = jax.eval_shape(jax.random.key_data, abstract.key), abstract.key.sharding
+        items = _items(abstract, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place))
+        args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
+        found = self._manager.restore(step, args=ocp.args.Composite(**args))
+        key = jax.jit(jax.random.wrap_key_data, out_shardings=place)(found.rest["key"])
+        return State(params=found.params, **found.rest | {"key": key})
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         """Move what cannot be read beside the others, so that its step can be saved again."""
@@ -90,15 +99,7 @@ class Checkpoints:
         if damaged:
             meshes.wait_for_all("damaged checkpoints are set aside")
             self._manager.reload()
-
-    def preempted(self, step: int) -> bool:
-        """Whether the cluster has announced the end of this run (the same answer in every process)."""
-        return self._manager.reached_preemption(step)
-
-    @property
-    def latest(self) -> int | None:
-        """The step of the newest checkpoint."""
-        return self._manager.latest_step()
+            self.latest = self._manager.latest_step()
 
     def close(self) -> None:
         """Wait for writes under way."""
@@ -109,14 +110,20 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None or not issubclass(kind, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
-            self.close()  # a write would wait for a process that is gone
+        self.close()
+
+
+def _items(state: State, key: Any) -> dict[str, Any]:
+    """What is written of a state, by the name of its part; its random key as numbers."""
+    return {"params": state.params, "rest": {"step": state.step, "key": key, "carried": state.carried, "opt_state": state.opt_state}}
 
 
 def save_tree(path: Path, tree: Any) -> None:
-    """One tree of arrays, whole or not at all."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), tree, force=True)
+    """One tree of the host's arrays, whole or not at all; afterwards all processes can read it."""
+    if jax.process_index() == 0:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
+            checkpointer.save(path.absolute(), tree, force=True)
+    meshes.wait_for_all("the tree is written")
 
 
 def inventory(path: Path) -> dict[str, str]:
@@ -138,12 +145,18 @@ def check_inventory(path: Path, expected: Mapping[str, str]) -> None:
 def load_tree(path: Path, place: jax.sharding.Sharding) -> Any:
     """The tree of a `save_tree`, each array placed as `place` says. Raises UserError where it cannot be read."""
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             found = checkpointer.metadata(path.absolute()).item_metadata.tree
             shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), found)
             return checkpointer.restore(path.absolute(), shapes)
     except Exception as error:  # Orbax and TensorStore raise plain ones too
         raise UserError(UNREADABLE.format(path, "not whole, or of another program")) from error
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Orbax waits for no other process."""
+    index = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process {index}")
 
 
 def abstract(tree: Any, shardings: Any) -> Any:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from medssl_jax.errors import UserError
+from medssl_jax.train import mesh as meshes
 from medssl_jax.train.checkpoint import Checkpoints
 from medssl_jax.train.logging import Logger, Progress
 from medssl_jax.train.state import State
@@ -102,7 +103,7 @@ def train(
                 _report(pending, k, plan, progress, logger, checkpoints)
             pending.append(logs)
             looking = evaluate is not None and (done % plan.eval_every == 0 or done == plan.steps)
-            leaving = stop is not None and stop.requested
+            leaving = (stop is not None and stop.requested) or (checkpoints is not None and meshes.preempted(done))
             saving = checkpoints is not None and (leaving or checkpoints.due(done))
             if saving or done == plan.steps or (looking and done % plan.log_every == 0):
                 _report(pending, done, plan, progress, logger, checkpoints)
@@ -112,8 +113,8 @@ def train(
                 if logger:
                     logger.write(done, found)
             if checkpoints is not None and saving:
-                checkpoints.save(state, force=leaving)
-            if leaving or (checkpoints is not None and checkpoints.preempted(done)):
+                checkpoints.save(state)
+            if leaving:
                 raise Interrupted(_left(plan, done, checkpoints), stop)
             progress.pause(began)
     finally:

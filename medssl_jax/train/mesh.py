@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,13 +14,30 @@ from jax.sharding import PartitionSpec as P
 
 from medssl_jax.errors import UserError
 
+Exchange = Callable[[Callable[[], None]], None]
+
 FSDP_MIN_SIZE = 2**14  # smaller arrays cost more to gather than they save
+
+
+_exchanges: list[Exchange] = []  # of the run at hand
+
+
+@contextlib.contextmanager
+def own_folders(exchange: Exchange) -> Iterator[None]:
+    """While it lasts every process has a folder of its own, and `exchange(meet)` brings the others' to the state of the first one's;
+    `meet` waits for all."""
+    _exchanges.append(exchange)
+    try:
+        yield
+    finally:
+        _exchanges.remove(exchange)
 
 
 def wait_for_all(name: str) -> None:
     """Go on once every process of the run has come to the call of that name: what the first wrote before, the others can read after."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        exchange = _exchanges[-1] if _exchanges else lambda meet: meet()
+        exchange(lambda: multihost_utils.sync_global_devices(name))
 
 
 def all_agree(holds: bool) -> bool:
@@ -82,6 +100,14 @@ def to_devices(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]
 def to_all(mesh: Mesh, tree: Any) -> Any:
     """The same host arrays on every device of every process."""
     return jax.tree.map(lambda x: place(np.asarray(x), replicated(mesh)), tree)
+
+
+def gathered(tree: Any) -> Any:
+    """The arrays of a run of several processes, each whole on every device; to be called in all. Of one process: as they are."""
+    if jax.process_count() == 1:
+        return tree
+    mesh = jax.tree.leaves(tree)[0].sharding.mesh
+    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:

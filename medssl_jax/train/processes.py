@@ -50,13 +50,6 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
         raise UserError("--process_count or --process_index is given but no process to join; add --coordinator=HOST:PORT of process 0.")
 
 
-def several(coordinator: str = "", count: int = 0) -> bool:
-    """Whether the arguments or the environment announce other processes, before any of them is joined; what a TPU's metadata server knows
-    is not asked for."""
-    named = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
-    return (count or _number("JAX_PROCESS_COUNT", 0)) > 1 if named else _launched_together()
-
-
 def _join(silence: int, **named: Any) -> None:
     try:
         jax.distributed.initialize(**named, heartbeat_timeout_seconds=silence)
