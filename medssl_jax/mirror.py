@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,52 +19,62 @@ import jax
 
 from medssl_jax.data import remote
 from medssl_jax.errors import UserError
-from medssl_jax.train import mesh as meshes
+from medssl_jax.machine import alone
+from medssl_jax.train import agree
 from medssl_jax.train.logging import read_json, say, write_json
 
 EVERY = 60.0  # seconds between two copies
 TRIES = 5  # of a copy while files come and go
 INDEX = "mirror.json"  # at the URL: what belongs to the run, written last
+LOOKED_AT = r"\.(png|npz)$|^tensorboard/"  # in names of what a run does not read again, or its first process alone
 UNFINISHED = (".partial", "orbax-checkpoint-tmp")  # in names of what is being written
 
 Files = dict[str, list[int]]  # size and time of the last change, by the path from the run's folder
 
 
 def kept(url: str) -> contextlib.AbstractContextManager[Path]:
-    """The folder on this machine for the run at `url`. Of several processes each has its own: the first one's is copied there every minute
-    and at the end, whatever the end is, and the others' are fetched from there whenever what it wrote is to be read.
+    """The folder on this machine for the run at `url`, copied there every minute and at the end, whatever the end is. Of several processes
+    that is the first one's, and the others begin with a folder of their own, fetched from there.
 
-    Raises UserError where the URL cannot be read or written or holds other things.
+    Raises UserError where the URL cannot be read or written or holds other things, and where another process of this machine has the run.
     """
-    return _written(url) if jax.process_index() == 0 else _followed(url)
-
-
-@contextlib.contextmanager
-def _followed(url: str) -> Iterator[Path]:
-    """A folder that has what the first process copied, and is gone at the end."""
-    mirror = Mirror(url, jax.process_index())
-    shutil.rmtree(mirror.here, ignore_errors=True)  # of a process that was killed
-    try:
-        with meshes.own_folders(mirror.receive):
-            meshes.wait_for_all("the run is fetched")
-            yield mirror.here
-    finally:
-        shutil.rmtree(mirror.here, ignore_errors=True)
+    return _written(url) if jax.process_index() == 0 else _fetched(url)
 
 
 @contextlib.contextmanager
 def _written(url: str) -> Iterator[Path]:
-    """The folder that the run is written in."""
     mirror = Mirror(url)
-    mirror.fetch()
-    say(f"The run is kept at {url}; on this machine it lies in {mirror.here}.")
+    agree.wait_for_all("the processes have met")  # connected, they wait as long as fetching takes; for one another only half a minute
+    with alone(mirror.here.with_name(f"{mirror.here.name}.lock"), f"another process has the run at {url}; wait for it, or stop it."):
+        mirror.fetch()
+        if jax.process_count() > 1:  # the others begin with all that is here
+            mirror.push()
+        agree.from_first(mirror.mark)
+        agree.wait_for_all("the run is fetched")
+        say(f"The run is kept at {url}; on this machine it lies in {mirror.here}.")
+        with _last_word(), _copied(mirror):
+            yield mirror.here
+
+
+@contextlib.contextmanager
+def _fetched(url: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="medssl_jax-") as folder:
+        mirror = Mirror(url, Path(folder) / "run")
+        agree.wait_for_all("the processes have met")
+        mirror.receive(agree.from_first(mirror.mark))
+        agree.wait_for_all("the run is fetched")
+        with _last_word():
+            yield mirror.here
+
+
+@contextlib.contextmanager
+def _copied(mirror: Mirror) -> Iterator[None]:
+    """Copy every minute, and once more at the end, whatever the end is."""
     done = threading.Event()
     copying = threading.Thread(target=mirror.keep_up, args=(done,), daemon=True)
     copying.start()
     try:
-        with meshes.own_folders(mirror.send):
-            meshes.wait_for_all("the run is fetched")
-            yield mirror.here
+        yield
     except BaseException:  # it is what must be told
         done.set()
         copying.join()
@@ -75,6 +87,17 @@ def _written(url: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def _last_word() -> Iterator[None]:
+    """At an end that all processes come to, none leaves before the last copy is made: JAX would end the one that makes it."""
+    try:
+        yield
+    except SystemExit:  # which all have agreed upon
+        agree.wait_for_all("the run is copied")
+        raise
+    agree.wait_for_all("the run is copied")
+
+
+@contextlib.contextmanager
 def _said() -> Iterator[None]:
     """What cannot be copied as a line, not as an error."""
     try:
@@ -84,21 +107,19 @@ def _said() -> Iterator[None]:
 
 
 class Mirror:
-    """A process' folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached.
+    """A folder on this machine and its copy at a URL. Raises UserError for a URL of a kind that cannot be reached.
 
     Files at the URL are replaced one by one, as a run that is killed leaves them too; a new one belongs to the run once the index names it,
     and an old one is removed at the second copy that lacks it, so that there is always a whole checkpoint. What a copy that was cut short
     left in the run's folders there goes with the next whole one, whoever makes it; beside them the user may keep other things.
     """
 
-    def __init__(self, url: str, process: int = 0) -> None:
+    def __init__(self, url: str, here: Path | None = None) -> None:
         self.url = url.rstrip("/")
         name = f"{self.url.rpartition('/')[2]}-{hashlib.sha256(self.url.encode()).hexdigest()[:8]}"
-        self.here = remote.cache("runs") / (f"{name}-process{process}" if process else name)
+        self.here = here or remote.cache("runs") / name
         self._note = self.here.with_name(f"{name}.json")  # its index here, beside it: a run's folder holds a run alone
         self._there, self._root = remote.file_system(url)
-        self._received: Files = {}  # from the first process
-        self._pushing = threading.Lock()  # the thread that keeps up, or the run
 
     def fetch(self) -> None:
         """Make the folder what the URL holds, unless this machine wrote that last; an empty URL is a new run.
@@ -123,33 +144,22 @@ class Mirror:
         partial.rename(self.here)
         self._point(self._files())
 
-    def send(self, meet: Callable[[], None]) -> None:
-        """Let the folders of the others become what this one is; nothing is copied while they fetch. Raises UserError as `push` does."""
-        self.push()
-        with self._pushing:
-            meet()
-            meet()
+    def mark(self) -> str:
+        """Of the last copy that this machine made or fetched."""
+        return self._last()["mark"]
 
-    def receive(self, meet: Callable[[], None]) -> None:
-        """Make the folder what the first process has copied. Raises UserError where the URL cannot be read."""
-        meet()
+    def receive(self, mark: str) -> None:
+        """Fetch what the first process of the run copied under that mark, but for what only people look at. Raises UserError where the URL
+        cannot be read, or holds something else by now."""
         index = self._read()
-        before, self._received = self._received, index["files"] if index else {}
-        for name, state in self._received.items():
-            if before.get(name) != state:
+        if index is None or index["mark"] != mark:
+            raise UserError(f"another machine has gone on with the run at --workdir={self.url}; end one of the two.")
+        for name in index["files"]:
+            if not re.search(LOOKED_AT, name):
                 self._get(name, self.here)
-        for name in before.keys() - self._received.keys():
-            (self.here / name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty
-                os.removedirs((self.here / name).parent)  # the folder alone would count as a checkpoint
-        meet()
 
     def push(self) -> None:
         """Copy what has changed since the last time. Raises UserError where the URL cannot be written, or another machine has gone on."""
-        with self._pushing:
-            self._push()
-
-    def _push(self) -> None:
         last = self._last()
         for _ in range(TRIES):
             files = self._files()

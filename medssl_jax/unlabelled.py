@@ -28,6 +28,7 @@ from medssl_jax.methods.calibrate import Calibration
 from medssl_jax.models import build_backbone, pixel_head
 from medssl_jax.pretrain import Pretrained
 from medssl_jax.report import guided, outlines
+from medssl_jax.train import agree
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import StopRequest
@@ -69,8 +70,7 @@ def segment_all(
         _picture(workdir / "figures" / "shapes.png", config, dataset, pretrained, mesh, predict)
         _write(folder, dataset, predict)
         write_json(record, found)
-        meshes.wait_for_all("the masks are written")
-    found = read_json(record, dict, "delete it and start the same command again")
+    found = agree.from_first(lambda: read_json(record, dict, "delete it and start the same command again"))
     about = {"labels": 0, "label_unit": "image", "subset": 0, "seed": config.seed}
     return [
         {"experiment": config.name, "dataset": dataset.name, "task": "segmentation", "init": init, **about}

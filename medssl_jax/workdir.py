@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from medssl_jax.config import LAYOUT, flat
 from medssl_jax.errors import UserError
+from medssl_jax.train.agree import wait_for_all
 from medssl_jax.train.logging import read_json, write_json
-from medssl_jax.train.mesh import wait_for_all
 
 CONFIG = "config.json"
 

@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -325,39 +324,30 @@ def test_what_ended_a_run_is_told_and_not_what_became_of_its_copy(machine, tmp_p
         pass
 
 
-def test_the_other_processes_have_what_the_first_one_wrote(machine, tmp_path):
+def test_another_process_begins_with_what_the_first_one_copied(machine, tmp_path):
     url = f"file://{tmp_path}/bucket/run"
-    first, other = pushed(url, metrics="a", checkpoints__1__params="one"), mirror.Mirror(url, process=1)
-
-    def passed_on():
-        met = []
-        first.send(lambda: met.append("first"))
-        other.receive(lambda: met.append("other"))
-        assert sorted(met) == ["first", "first", "other", "other"]
-        return tree(other.here)
-
-    assert passed_on() == tree(first.here)
-    write(first, metrics="a b", checkpoints__2__params="two")
-    shutil.rmtree(first.here / "checkpoints" / "1")
-    assert passed_on() == tree(first.here)
-    assert [path.name for path in (other.here / "checkpoints").iterdir()] == ["2"]
+    run = pushed(url, config="{}", checkpoints__1__params="one", figures__a="shown", tensorboard__events="shown")
+    (run.here / "figures" / "a").rename(run.here / "figures" / "a.png")
+    run.push()
+    other = mirror.Mirror(url, tmp_path / "other")
+    other.receive(run.mark())
+    assert tree(tmp_path / "other") == {"config": "{}", "checkpoints/1/params": "one"}
 
 
-def test_nothing_is_copied_while_the_others_fetch(machine, tmp_path):
-    run = pushed(f"file://{tmp_path}/bucket/run", metrics="a")
-    write(run, metrics="a b")
-    copying = threading.Thread(target=run.push)
+def test_a_process_begins_with_no_other_run(machine, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    mark = pushed(url, metrics="first").mark()
+    machine("second")
+    pushed(url, metrics="second")
+    with pytest.raises(UserError, match=r"another machine has gone on with the run at --workdir=file://.*; end one of the two"):
+        mirror.Mirror(url, tmp_path / "other").receive(mark)
+    assert not (tmp_path / "other").exists()
 
-    def meet():
-        if not copying.ident:
-            write(run, metrics="a b c")
-            copying.start()
-        copying.join(0.2)
-        assert (tmp_path / "bucket" / "run" / "metrics").read_text() == "a b"
 
-    run.send(meet)
-    copying.join()
-    assert (tmp_path / "bucket" / "run" / "metrics").read_text() == "a b c"
+def test_one_process_of_a_machine_has_the_run(machine, tmp_path):
+    url = f"file://{tmp_path}/bucket/run"
+    with mirror.kept(url), pytest.raises(UserError, match="another process has the run at file://"), mirror.kept(url):
+        pass
 
 
 def test_a_run_is_continued_by_another_machine(machine, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -189,7 +190,21 @@ def test_two_other_machines_go_on_from_a_url(home, whole, monkeypatch):
     second = finished(shell.ended(*apart(bucket, *LONGER, machines="third")))
     assert f"Continuing the pretraining at step {step} of {STEPS}" in second[0].stderr
     assert all(a.tobytes() == b.tobytes() for a, b in zip(weights(bucket), weights(whole), strict=True))
-    assert not any((home / "third1" / "medssl_jax" / "runs").iterdir())
+
+
+def test_parameters_that_are_divided_over_processes_are_saved_whole(home):
+    """Continued from the checkpoint in its middle, a pretraining ends with the same bits."""
+    wide = ["--config.pretrain.fsdp=True", "--config.model.width=24", "--config.data.task=none", "--config.pretrain.keep=3"]
+    path = home / "divided"
+    finished(run(path, *wide, processes=2))
+    before = weights(path)
+    assert max(x.size for x in before) >= mesh.FSDP_MIN_SIZE
+    for left in ("pretrained", "checkpoints/4"):
+        shutil.rmtree(path / left)
+    for left in ("pretrained.json", "report.html", "results.json"):
+        (path / left).unlink(missing_ok=True)
+    assert "Continuing the pretraining at step 2 of 4" in finished(run(path, *wide, processes=2))[0].stderr
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(weights(path), before, strict=True))
 
 
 def test_both_refuse_the_workdir_of_another_config(home, two):

@@ -1,8 +1,8 @@
 """The files of a packed set: what the bytes of a record are, and shards of them in ArrayRecord, each with its checksum.
 
 A record is an image's values in row order, and its mask's after them; what shape and type they have stands in the index (index.py).
-Uncompressed, which is the default, reading is a copy: 1.0 to 3.1 GB/s on one core, where PNG and JPEG give 0.1 to 0.5. `zstd` takes 0.2 to
-0.7 of the space, about that of PNG, and gives 0.5 to 0.7 GB/s: differences along the rows, then Zstandard (experiments/packed_speed.py).
+Uncompressed, which is the default, reading is a copy: 1.3 to 3.3 GB/s on one core, where PNG and JPEG give 0.1 to 0.7. `zstd` takes 0.2 to
+0.7 of the space, about that of PNG, and gives 0.6 to 0.8 GB/s: differences along the rows, then Zstandard (experiments/packed_speed.py).
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from medssl_jax.downstream.predict import batched, segment
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import baselines, classification_metrics, knn_accuracy, ridge_accuracy, segmentation_metrics
 from medssl_jax.methods.calibrate import Calibration
+from medssl_jax.train import agree
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import read_json, say, write_json
 from medssl_jax.train.loop import Interrupted, StopRequest
@@ -85,15 +86,15 @@ class Comparison:
     def run(self, cells: list[Cell], stop: StopRequest, done: Callable[[Cell], None] | None = None) -> list[dict[str, Any]]:
         """The records of all cells, running those that have none, and telling `done` of each of these; raises Interrupted between
         cells, and (one process) within one, which then starts over."""
-        missing = [cell for cell in cells if not (self.folder / f"{cell.file}.json").exists()]
+        done_before = agree.from_first(lambda: [(self.folder / f"{cell.file}.json").exists() for cell in cells])
+        missing = [cell for cell, there in zip(cells, done_before, strict=True) if not there]
         for number, cell in enumerate(missing, 1):
-            if stop.requested or meshes.preempted(self.config.pretrain.steps + number):
+            if stop.requested or agree.preempted():
                 raise Interrupted(f"{len(cells) - len(missing) + number - 1} of {len(cells)} fine-tunings are done", stop)
             self._record(cell, f"fine-tune {number}/{len(missing)}", stop)
             if done:
                 done(cell)
-        meshes.wait_for_all("the records are written")
-        return [self.record(cell) for cell in cells]
+        return agree.from_first(lambda: [self.record(cell) for cell in cells])
 
     def record(self, cell: Cell) -> dict[str, Any]:
         """What is known of a cell that was run. Raises UserError where it cannot be read."""

@@ -1,7 +1,7 @@
-"""Checkpoints: parameters, the rest of the state, and a word about the run, kept apart so that each can be read alone (Orbax).
+"""Checkpoints: parameters and the rest of the state, kept apart so that each can be read alone (Orbax).
 
-Of several processes the first one writes, from arrays that are gathered first, and each reads for itself: a folder that all of them write
-into would have to be one for all, which a bucket's copies (mirror.py) are not.
+Of several processes the first one writes the arrays of its host, whole, and each reads for itself. Given the devices' arrays, Orbax has
+every process write its own pieces, for which all would need one folder; the copies of a run at a URL (mirror.py) are not that.
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from medssl_jax.errors import UserError
+from medssl_jax.train import agree
 from medssl_jax.train import mesh as meshes
 from medssl_jax.train.logging import say
 from medssl_jax.train.state import State
 
 UNREADABLE = "{} does not hold readable weights ({}); pretrain again in another --workdir."
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, which does not ask for a preemption: the loop does, and what all processes ask alike counts (agree.py)."""
+
+    def reached_preemption(self, step: int) -> bool:
+        """No."""
+        return False
 
 
 class Checkpoints:
@@ -33,8 +42,8 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.LatestN(keep), multiprocessing_options=_alone(), create=False, read_only=jax.process_index() > 0
         )
-        self._manager = ocp.CheckpointManager(path.absolute(), options=options)
-        self.latest = self._manager.latest_step()  # the step of the newest one
+        self._manager = _Manager(path.absolute(), options=options)
+        self.latest = self._manager.latest_step()  # the step that was saved last
 
     def due(self, step: int) -> bool:
         """Whether it is time for the next one."""
@@ -42,11 +51,10 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Write in the background, in all processes at the same step; a step already there is left as it is."""
-        items, self.latest = meshes.gathered(_items(state, jax.random.key_data(state.key))), int(state.step)
+        items, self.latest = meshes.on_host(_items(state, jax.random.key_data(state.key))), int(state.step)
         if jax.process_index() > 0 or self.latest in self._manager.all_steps():
             return
-        # the host's arrays: of several processes Orbax would have all write the devices'
-        args = {name: ocp.args.StandardSave(tree) for name, tree in jax.device_get(items).items()}
+        args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._manager.save(self.latest, args=ocp.args.Composite(**args), force=True)
 
     def restore(self, abstract: State) -> State | None:
@@ -56,9 +64,9 @@ class Checkpoints:
         as it is, where there are checkpoints and none can be read.
         """
         damaged: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        for step in agree.from_first(lambda: sorted(self._manager.all_steps(), reverse=True)):
             state, reason = self._try(step, abstract)
-            if meshes.all_agree(state is not None):  # a process alone must not go on from another step than the others
+            if agree.all_agree(state is not None):  # a process alone must not go on from another step than the others
                 self._set_aside(damaged)
                 return state
             damaged[step] = reason
@@ -97,7 +105,7 @@ class Checkpoints:
                 shutil.rmtree(aside / str(step), ignore_errors=True)  # the same step, damaged once before
                 (self.path / str(step)).rename(aside / str(step))
         if damaged:
-            meshes.wait_for_all("damaged checkpoints are set aside")
+            agree.wait_for_all("damaged checkpoints are set aside")
             self._manager.reload()
             self.latest = self._manager.latest_step()
 
@@ -119,11 +127,11 @@ def _items(state: State, key: Any) -> dict[str, Any]:
 
 
 def save_tree(path: Path, tree: Any) -> None:
-    """One tree of the host's arrays, whole or not at all; afterwards all processes can read it."""
+    """One tree of the host's arrays, whole or not at all; afterwards all processes that share the folder can read it."""
     if jax.process_index() == 0:
         with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
             checkpointer.save(path.absolute(), tree, force=True)
-    meshes.wait_for_all("the tree is written")
+    agree.wait_for_all("the tree is written")
 
 
 def inventory(path: Path) -> dict[str, str]:

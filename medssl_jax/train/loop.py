@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from medssl_jax.errors import UserError
-from medssl_jax.train import mesh as meshes
+from medssl_jax.train import agree
 from medssl_jax.train.checkpoint import Checkpoints
 from medssl_jax.train.logging import Logger, Progress
 from medssl_jax.train.state import State
@@ -103,7 +103,7 @@ def train(
                 _report(pending, k, plan, progress, logger, checkpoints)
             pending.append(logs)
             looking = evaluate is not None and (done % plan.eval_every == 0 or done == plan.steps)
-            leaving = (stop is not None and stop.requested) or (checkpoints is not None and meshes.preempted(done))
+            leaving = (stop is not None and stop.requested) or (checkpoints is not None and agree.preempted())
             saving = checkpoints is not None and (leaving or checkpoints.due(done))
             if saving or done == plan.steps or (looking and done % plan.log_every == 0):
                 _report(pending, done, plan, progress, logger, checkpoints)
@@ -146,5 +146,5 @@ def _diverged(plan: Plan, start: int, end: int, checkpoints: Checkpoints | None)
     remedy = f"lower config.{plan.option}.learning_rate or .clip and start again in a new workdir"
     if checkpoints is None:
         return f"{what}; {remedy}, with --config.pretrain.from=THIS_WORKDIR to keep the pretraining."
-    good = f"the last good checkpoint is of step {checkpoints.latest} in {checkpoints.path}" if checkpoints.latest else "none was written"
+    good = f"the last good checkpoint is of step {checkpoints.latest}" if checkpoints.latest else "no checkpoint was written"
     return f"{what} ({good}); {remedy}."

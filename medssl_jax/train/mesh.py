@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from medssl_jax.errors import UserError
 
-Exchange = Callable[[Callable[[], None]], None]
-
 FSDP_MIN_SIZE = 2**14  # smaller arrays cost more to gather than they save
-
-
-_exchanges: list[Exchange] = []  # of the run at hand
-
-
-@contextlib.contextmanager
-def own_folders(exchange: Exchange) -> Iterator[None]:
-    """While it lasts every process has a folder of its own, and `exchange(meet)` brings the others' to the state of the first one's;
-    `meet` waits for all."""
-    _exchanges.append(exchange)
-    try:
-        yield
-    finally:
-        _exchanges.remove(exchange)
-
-
-def wait_for_all(name: str) -> None:
-    """Go on once every process of the run has come to the call of that name: what the first wrote before, the others can read after."""
-    if jax.process_count() > 1:
-        exchange = _exchanges[-1] if _exchanges else lambda meet: meet()
-        exchange(lambda: multihost_utils.sync_global_devices(name))
-
-
-def all_agree(holds: bool) -> bool:
-    """Whether it holds in every process, the same answer in all."""
-    return bool(np.all(multihost_utils.process_allgather(np.array(holds)))) if jax.process_count() > 1 else holds
-
-
-def preempted(moment: int) -> bool:
-    """Whether the cluster takes a machine of the run back, the same answer in every process; `moment` rises from call to call."""
-    return multihost_utils.reached_preemption_sync_point(moment)
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -102,12 +68,22 @@ def to_all(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda x: place(np.asarray(x), replicated(mesh)), tree)
 
 
-def gathered(tree: Any) -> Any:
-    """The arrays of a run of several processes, each whole on every device; to be called in all. Of one process: as they are."""
-    if jax.process_count() == 1:
-        return tree
-    mesh = jax.tree.leaves(tree)[0].sharding.mesh
-    return jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+def on_host(tree: Any) -> Any:
+    """The arrays as the host's, each whole; to be called in all processes. Those that are divided over them are gathered one by one: all at
+    once would take the memory that dividing them saves, and exchanges that run at once may wait for one another."""
+
+    def whole(x: jax.Array) -> Any:
+        """The array, or its copy on the host where it had to be gathered."""
+        if x.is_fully_addressable or x.is_fully_replicated:
+            return x
+        return jax.device_get(jax.block_until_ready(_gather(replicated(x.sharding.mesh))(x)))
+
+    return jax.device_get(jax.tree.map(whole, tree))
+
+
+@functools.cache
+def _gather(place: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(lambda x: x, out_shardings=place)
 
 
 def place(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
