@@ -158,7 +158,7 @@ def test_records_are_kept_by_device_and_case_and_rendered(tmp_path):
     assert list(json.loads(record.read_text())) == ["cpu: tower", "NVIDIA H200: simclr"]
     page = render.PARTS["speed"](tmp_path, "small")
     assert page.index("**cpu**") < page.index("**NVIDIA H200**")
-    times = "75.0 (100.0) | 427 | 125.0 (150.0) | 256 | 75.0 (90.0) | 427 | 1.00 (0.90 to 1.20)"
+    times = "75.0 (100.0) | 427 | 125.0 (150.0) | 256 | 75.0 (90.0) | 427 | 1.05 (0.90 to 1.20)"
     assert f"| tower, unet, 64, 1, 32, float32: full step | {times} |" in page
     assert "| tower, unet, 64, 1, 32, float32 | 12,345 | 12 | 12 | 2.00 | 2.00 | 2.00 | NCHW 130.0, channels_last 125.0 |" in page
     assert "| simclr, unet, 64, 1, 32, float32: forward | 10.0 (10.0) | 3200 | - | - | - | - | - |" in page
