@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from medssl_jax import cli, cpu, experiment, mirror
-from medssl_jax.config import validate
+from medssl_jax.config import flat, validate
+from medssl_jax.errors import UserError
 from medssl_jax.report import read_run, write_report
-from medssl_jax.train import processes
+from medssl_jax.train import agree, processes
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted
 from medssl_jax.workdir import examine
@@ -44,11 +46,26 @@ def main() -> None:
 
 
 def _run(config: ConfigDict) -> None:
+    _check_alike(config)
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
     place = WORKDIR.value or f"runs/{config.name}"
     with mirror.kept(place) if "://" in place else contextlib.nullcontext(Path(place).expanduser()) as workdir:
         _run_in(workdir, config)
+
+
+def _check_alike(config: ConfigDict) -> None:
+    """Raises UserError, in all processes, where one was started with other options: they would wait for one another, or not notice."""
+    ours = {"workdir": WORKDIR.value, **flat(json.loads(config.to_json()), "config.")}
+    theirs = agree.from_first(lambda: ours)
+    differ = sorted(name for name in ours.keys() | theirs.keys() - {"config.data.path"} if ours.get(name) != theirs.get(name))
+    if not agree.all_agree(not differ):
+        named = (
+            f"this one has --{differ[0]}={ours.get(differ[0])!r} and the first one {theirs.get(differ[0])!r}"
+            if differ
+            else "one has others"
+        )
+        raise UserError(f"the processes of a run take the same options, but {named}; start the same command in all.")
 
 
 def _run_in(workdir: Path, config: ConfigDict) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 import threading
 import uuid
@@ -75,11 +76,15 @@ def _copied(mirror: Mirror) -> Iterator[None]:
     copying.start()
     try:
         yield
-    except BaseException:  # it is what must be told
+    except BaseException as end:  # it is what must be told, unless the run was stopped because it is another machine's by now
         done.set()
         copying.join()
-        with _said():
+        try:
             mirror.push()
+        except Exception as error:
+            if isinstance(error, Taken) and isinstance(end, SystemExit):
+                raise
+            say(str(error))
         raise
     done.set()
     copying.join()
@@ -97,13 +102,8 @@ def _last_word() -> Iterator[None]:
     agree.wait_for_all("the run is copied")
 
 
-@contextlib.contextmanager
-def _said() -> Iterator[None]:
-    """What cannot be copied as a line, not as an error."""
-    try:
-        yield
-    except Exception as error:
-        say(str(error))
+class Taken(UserError):
+    """Another machine has gone on with the run."""
 
 
 class Mirror:
@@ -180,10 +180,15 @@ class Mirror:
         self._tidy()
 
     def keep_up(self, done: threading.Event) -> None:
-        """Copy now and then until `done`; what fails is said, and tried again."""
+        """Copy now and then until `done`; what fails is said, and tried again. A run that another machine has taken is stopped."""
         while not done.wait(EVERY):
-            with _said():
+            try:
                 self.push()
+            except Taken:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except Exception as error:
+                say(str(error))
 
     def _get(self, name: str, folder: Path) -> None:
         """Fetch a file into the folder."""
@@ -242,7 +247,7 @@ class Mirror:
     def _ours(self, last: dict[str, Any]) -> dict[str, Any] | None:
         """The index at the URL, which this machine wrote last. Raises UserError where another one did."""
         if (index := self._read()) is not None and index["mark"] not in (last["mark"], last.get("next")):
-            raise UserError(f"another machine has gone on with the run at --workdir={self.url}; what is here stays in {self.here}.")
+            raise Taken(f"another machine has gone on with the run at --workdir={self.url}; what is here stays in {self.here}.")
         return index
 
     def _read(self) -> dict[str, Any] | None:
@@ -252,6 +257,8 @@ class Mirror:
             if self._there.exists(f"{self._root}/{INDEX}"):
                 return self._index(self._there.cat_file(f"{self._root}/{INDEX}"))
             foreign = self._there.find(self._root) if self._there.exists(self._root) else []
+        if foreign == [self._root]:
+            raise UserError(f"--workdir={self.url} is a file; choose a folder, new or empty.")
         if foreign:
             raise UserError(f"--workdir={self.url} holds other files and no run (no {INDEX}); choose another.")
         return None
@@ -259,9 +266,9 @@ class Mirror:
     def _index(self, text: bytes) -> dict[str, Any]:
         try:
             found = json.loads(text)
-            if found["mark"] and found["files"] is not None:
+            if isinstance(found["mark"], str) and found["mark"] and all(map(_inside, found["files"].keys())):
                 return found
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             pass
         raise UserError(f"{self.url}/{INDEX} is damaged; take it from a backup, or choose another --workdir.")
 
@@ -293,6 +300,11 @@ class Mirror:
 
     def _told(self, what: str) -> contextlib.AbstractContextManager[None]:
         return remote.told(f"--workdir={self.url}", what, f"; what there is lies in {self.here}" if self.here.exists() else "")
+
+
+def _inside(name: str) -> bool:
+    """Whether it is the path of something in the run's folder."""
+    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def _gone(last: dict[str, Any], files: Files) -> list[str]:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,8 @@ def test_other_files_are_left_alone(machine, tmp_path):
     with pytest.raises(UserError, match=r"bucket holds other files and no run \(no mirror\.json\); choose another"):
         begun(f"file://{tmp_path}/bucket")
     (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=file://.*/file is a file; choose a folder"):
+        begun(f"file://{tmp_path}/file")
     with pytest.raises(UserError, match=r"--workdir=file://.*/file/run cannot be written"):
         begun(f"file://{tmp_path}/file/run")
 
@@ -344,6 +347,24 @@ def test_a_process_begins_with_no_other_run(machine, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_run_that_another_machine_takes_is_stopped(machine, tmp_path, monkeypatch, capsys):
+    url, stopped = f"file://{tmp_path}/bucket/run", threading.Event()
+    monkeypatch.setattr(mirror, "EVERY", 0.05)
+    monkeypatch.setattr(mirror.os, "kill", lambda process, number: stopped.set() if number == signal.SIGTERM else None)
+
+    def run():
+        with mirror.kept(url) as here:
+            machine("second")
+            begun(url)
+            (here / "metrics").write_text("nobody's")
+            assert stopped.wait(30)
+            raise SystemExit(0)  # as a training does that was stopped
+
+    with pytest.raises(UserError, match="another machine has gone on with the run at --workdir=file://"):
+        run()
+    assert not (tmp_path / "bucket" / "run" / "metrics").exists()
+
+
 def test_one_process_of_a_machine_has_the_run(machine, tmp_path):
     url = f"file://{tmp_path}/bucket/run"
     with mirror.kept(url), pytest.raises(UserError, match="another process has the run at file://"), mirror.kept(url):
@@ -373,7 +394,10 @@ def stderr(process):
     return shell.finished(ended).stderr
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"mark": "a"}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"mark": "a"}', '{"mark": 7, "files": 3}', '{"mark": "a", "files": []}', '{"mark": "a", "files": {"../b": [1, 2]}}'],
+)
 def test_a_damaged_index_is_named(text, machine, tmp_path):
     (tmp_path / "bucket").mkdir()
     (tmp_path / "bucket" / mirror.INDEX).write_text(text)

@@ -41,14 +41,21 @@ def run(workdir: Path, *flags: str, processes: int) -> Said:
 
 
 def start(
-    workdir: Path, *flags: str, processes: int, config: str = "tower", url: str = "", own: Sequence[dict[str, str]] = ({}, {})
+    workdir: Path,
+    *flags: str,
+    processes: int,
+    config: str = "tower",
+    url: str = "",
+    own: Sequence[dict[str, str]] = ({}, {}),
+    last: str = "",
 ) -> list[subprocess.Popen]:
     environment = {"JAX_NUM_CPU_DEVICES": str(4 // processes)}
     if processes > 1:
         address = f"localhost:{portpicker.pick_unused_port()}"
         environment |= {"JAX_COORDINATOR_ADDRESS": address, "JAX_PROCESS_COUNT": str(processes)}
     call = shell.main(f"--config.data.path={workdir.parent / 'data'}", *FLAGS, *flags, config=config, workdir=url or workdir)
-    return [shell.start(*call, **environment, **own[i], JAX_PROCESS_INDEX=str(i)) for i in range(processes)]
+    calls = [*[call] * (processes - 1), [*call, last] if last else call]
+    return [shell.start(*call, **environment, **own[i], JAX_PROCESS_INDEX=str(i)) for i, call in enumerate(calls)]
 
 
 def finished(said: Said) -> Said:
@@ -205,6 +212,16 @@ def test_parameters_that_are_divided_over_processes_are_saved_whole(home):
         (path / left).unlink(missing_ok=True)
     assert "Continuing the pretraining at step 2 of 4" in finished(run(path, *wide, processes=2))[0].stderr
     assert all(a.tobytes() == b.tobytes() for a, b in zip(weights(path), before, strict=True))
+
+
+@pytest.mark.parametrize("last", ["--config.pretrain.steps=5", "--workdir=elsewhere"])
+def test_both_refuse_where_one_has_other_options(home, last):
+    first, second = shell.ended(*start(home / "unlike", processes=2, last=last))
+    name, value = last.split("=")
+    assert "the processes of a run take the same options, but one has others" in sentence(first)
+    assert f"this one has {name}=" in sentence(second)
+    assert value in sentence(second)
+    assert not (home / "unlike").exists()
 
 
 def test_both_refuse_the_workdir_of_another_config(home, two):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -89,6 +91,30 @@ def test_a_coordinator_without_a_place(joined):
         processes.initialise_distributed("host:1", 2)
 
 
+@pytest.mark.parametrize("address", ["host", ":1", "host:0", "host:99999"])
+def test_a_coordinator_that_cannot_be(address, joined):
+    with pytest.raises(UserError, match=f"the coordinator '{address}' is not HOST:PORT"):
+        processes.initialise_distributed(address, 2, 1)
+
+
+def test_a_count_without_a_coordinator(joined, monkeypatch):
+    environment(monkeypatch, {"JAX_PROCESS_COUNT": "2", "TPU_SKIP_MDS_QUERY": "1"})
+    with pytest.raises(UserError, match="no process to join; add --coordinator=HOST:PORT of process 0"):
+        processes.initialise_distributed()
+
+
+def test_a_process_that_jax_aborts_while_it_waits_has_a_last_word():
+    program = (
+        "import os, jax; jax.distributed.initialize = lambda **named: os.abort()\n"
+        "from medssl_jax.train import processes; processes.initialise_distributed('host:1', 2, 1)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], cwd=tiny.ROOT, capture_output=True, text=True, check=False)
+    assert said.returncode != 0
+    first, last = (line for line in said.stderr.splitlines() if "other processes of the run" in line)
+    assert first == "Waiting for the other processes of the run at host:1."
+    assert last.startswith("error: the other processes of the run were not met at host:1; start all of them")
+
+
 @pytest.mark.parametrize("variable", ["JAX_PROCESS_COUNT", "SLURM_NTASKS"])
 def test_variables_that_are_no_numbers(variable, joined, monkeypatch):
     environment(monkeypatch, SLURM | {variable: "two"} | ({"JAX_COORDINATOR_ADDRESS": "other:1"} if variable.startswith("JAX") else {}))
@@ -139,11 +165,12 @@ def test_a_regular_end_waits_for_the_others_and_says_nothing(of_several, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_a_broken_connection_ends_at_once(of_several, capfd):
+@pytest.mark.parametrize("kind", [jax.errors.JaxRuntimeError, ValueError])
+def test_a_broken_connection_ends_at_once(kind, of_several, capfd):
     with pytest.raises(Gone), processes.together():
-        raise jax.errors.JaxRuntimeError("UNKNOWN: connection closed by peer\nmore")
+        raise kind("UNKNOWN: Gloo: connection closed by peer\nmore")
     assert of_several == []
-    assert capfd.readouterr().err == "UNKNOWN: connection closed by peer\n"
+    assert capfd.readouterr().err == "UNKNOWN: Gloo: connection closed by peer\n"
 
 
 @pytest.mark.parametrize("error", [UserError("a mistake"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory")])

@@ -6,13 +6,16 @@ every process write its own pieces, for which all would need one folder; the cop
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -39,9 +42,7 @@ class Checkpoints:
     def __init__(self, path: Path, every: int, keep: int) -> None:
         self.path, self.every = path, every
         path.mkdir(parents=True, exist_ok=True)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.LatestN(keep), multiprocessing_options=_alone(), create=False, read_only=jax.process_index() > 0
-        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=policies.LatestN(keep), multiprocessing_options=_alone(), create=False)
         self._manager = _Manager(path.absolute(), options=options)
         self.latest = self._manager.latest_step()  # the step that was saved last
 
@@ -55,7 +56,8 @@ class Checkpoints:
         if jax.process_index() > 0 or self.latest in self._manager.all_steps():
             return
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        self._manager.save(self.latest, args=ocp.args.Composite(**args), force=True)
+        about = ocp.args.JsonSave({"crc32": _checksum(items)})
+        self._manager.save(self.latest, args=ocp.args.Composite(**args, about=about), force=True)
 
     def restore(self, abstract: State) -> State | None:
         """The latest state that can be read, placed as the shardings in `abstract` say; None where there is none.
@@ -65,10 +67,13 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in agree.from_first(lambda: sorted(self._manager.all_steps(), reverse=True)):
-            state, reason = self._try(step, abstract)
-            if agree.all_agree(state is not None):  # a process alone must not go on from another step than the others
-                self._set_aside(damaged)
-                return state
+            found, reason = self._try(step, abstract)
+            if agree.all_agree(found is not None):  # a process alone must not go on from another step than the others
+                assert found is not None
+                if _checksum(meshes.on_host(found.items)) == found.crc32:
+                    self._set_aside(damaged)
+                    return found.state(abstract)
+                reason = "its numbers are not those that were saved"
             damaged[step] = reason
         if damaged:
             step, reason = next(iter(damaged.items()))
@@ -78,22 +83,21 @@ class Checkpoints:
             )
         return None
 
-    def _try(self, step: int, abstract: State) -> tuple[State | None, str]:
-        """The state of a step, or None and why not. A lack of permission is no damage and is raised."""
+    def _try(self, step: int, abstract: State) -> tuple[_Found | None, str]:
+        """What a step holds, or None and why not. A lack of permission is no damage and is raised."""
         try:
             return self._restore(step, abstract), "another process cannot read it"
         except PermissionError:
             raise
-        except (ValueError, OSError, KeyError) as error:
+        except Exception as error:  # Orbax and TensorStore raise plain ones too
             return None, (str(error).splitlines() or [type(error).__name__])[0][:120]
 
-    def _restore(self, step: int, abstract: State) -> State:
-        key, place = jax.eval_shape(jax.random.key_data, abstract.key), abstract.key.sharding
-        items = _items(abstract, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=place))
+    def _restore(self, step: int, abstract: State) -> _Found:
+        key = jax.eval_shape(jax.random.key_data, abstract.key)
+        items = _items(abstract, jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=abstract.key.sharding))
         args = {name: ocp.args.StandardRestore(tree) for name, tree in items.items()}
-        found = self._manager.restore(step, args=ocp.args.Composite(**args))
-        key = jax.jit(jax.random.wrap_key_data, out_shardings=place)(found.rest["key"])
-        return State(params=found.params, **found.rest | {"key": key})
+        found = self._manager.restore(step, args=ocp.args.Composite(**args, about=ocp.args.JsonRestore()))
+        return _Found({name: found[name] for name in items}, found.about["crc32"])
 
     def _set_aside(self, damaged: dict[int, str]) -> None:
         """Move what cannot be read beside the others, so that its step can be saved again."""
@@ -119,6 +123,24 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.close()
+
+
+class _Found(NamedTuple):
+    """What a checkpoint holds, and the checksum of what was saved: TensorStore keeps none, and reads most flipped bits without a word."""
+
+    items: dict[str, Any]
+    crc32: int
+
+    def state(self, abstract: State) -> State:
+        """The items as a state, its key where `abstract` has it."""
+        rest = self.items["rest"]
+        key = jax.jit(jax.random.wrap_key_data, out_shardings=abstract.key.sharding)(rest["key"])
+        return State(params=self.items["params"], **rest | {"key": key})
+
+
+def _checksum(items: Any) -> int:
+    """CRC-32 of all numbers, in the order of the tree."""
+    return functools.reduce(lambda crc, x: zlib.crc32(np.asarray(x).tobytes(), crc), jax.tree.leaves(items), 0)
 
 
 def _items(state: State, key: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,10 @@ CUT_OFF = (
     "error: this process cannot go on, most likely because another process of the run has ended: see what the others said, and start the "
     "same command again in all of them, which continues from the last checkpoint."
 )
+NOT_MET = (
+    "error: the other processes of the run were not met{}; start all of them, within five minutes, and name process 0's machine and a free "
+    "port of it to all."
+)
 LAST_WORD = "import sys; sys.stdin.read() or sys.exit(sys.argv[1])"  # a farewell on standard input, or it ends without one
 
 
@@ -34,7 +39,8 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
     """
     coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS", "")
     if coordinator:
-        if not re.fullmatch(r".+:\d+", coordinator):
+        host, _, port = coordinator.rpartition(":")
+        if not (host and re.fullmatch(r"\d+", port) and 0 < int(port) < 2**16):
             raise UserError(f"the coordinator {coordinator!r} is not HOST:PORT; name process 0's machine and a free port of it.")
         count = count or _number("JAX_PROCESS_COUNT", 0)
         index = index if index >= 0 else _number("JAX_PROCESS_INDEX", -1)
@@ -46,13 +52,22 @@ def initialise_distributed(coordinator: str = "", count: int = 0, index: int = -
         _join(silence, coordinator_address=coordinator, num_processes=count, process_id=index)
     elif _launched_together() or _tpu_hosts():
         _join(silence)
-    elif count > 1 or index >= 0:
-        raise UserError("--process_count or --process_index is given but no process to join; add --coordinator=HOST:PORT of process 0.")
+    elif (count or _number("JAX_PROCESS_COUNT", 0)) > 1 or index >= 0:
+        raise UserError(
+            "--process_count or --process_index (or JAX_PROCESS_COUNT) is given but no process to join; add --coordinator=HOST:PORT of "
+            "process 0 (or JAX_COORDINATOR_ADDRESS)."
+        )
 
 
 def _join(silence: int, **named: Any) -> None:
+    at = f" at {named['coordinator_address']}" if named else ""
+    print(f"Waiting for the other processes of the run{at}.", file=sys.stderr, flush=True)  # `say` would start JAX
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)  # Python's own handlers would wait, too
     try:
-        jax.distributed.initialize(**named, heartbeat_timeout_seconds=silence)
+        with _last_word(NOT_MET.format(at)):
+            jax.distributed.initialize(**named, heartbeat_timeout_seconds=silence)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # SIGTERM is JAX's by now
     except (ValueError, RuntimeError) as error:
         what = str(error).splitlines()[0][:200]
         raise UserError(
@@ -94,24 +109,36 @@ def together() -> Iterator[None]:
     if not jax.distributed.is_initialized():
         yield
         return
-    beside = subprocess.Popen([sys.executable, "-c", LAST_WORD, CUT_OFF], stdin=subprocess.PIPE, start_new_session=True)
+    with _last_word(CUT_OFF):
+        try:
+            yield
+            jax.distributed.shutdown()  # waits for the others
+        except SystemExit:  # which all have agreed upon
+            raise
+        except BaseException as error:
+            if _broken(error):
+                _cut_off(error)
+            _leave_soon()
+            raise
+
+
+@contextlib.contextmanager
+def _last_word(sentence: str) -> Iterator[None]:
+    """Have a small process beside this one say it, should this one be aborted meanwhile."""
+    beside = subprocess.Popen([sys.executable, "-c", LAST_WORD, sentence], stdin=subprocess.PIPE, start_new_session=True)
     try:
         yield
-        jax.distributed.shutdown()  # waits for the others
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            _cut_off(error)
-        _leave_soon()
-        raise
-    except BaseException as error:
-        if not isinstance(error, SystemExit):  # which all have agreed upon
-            _leave_soon()
-        raise
     finally:
         beside.communicate(b"farewell")
 
 
-def _cut_off(error: Exception) -> None:
+def _broken(error: BaseException) -> bool:
+    """Whether it is a lost connection; on CPUs it can come as a plain ValueError."""
+    lost = isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error)
+    return lost or (isinstance(error, ValueError) and "Gloo" in str(error))
+
+
+def _cut_off(error: BaseException) -> None:
     """End at once: at a regular end JAX and Orbax wait for the other processes."""
     sys.stdout.flush()
     print(str(error).splitlines()[0], file=sys.stderr, flush=True)
