@@ -51,7 +51,7 @@ def _run(config: ConfigDict) -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compilation_cache).expanduser()))
     place = WORKDIR.value or f"runs/{config.name}"
     with mirror.kept(place) if "://" in place else contextlib.nullcontext(Path(place).expanduser()) as workdir:
-        _run_in(workdir, config)
+        _run_in(workdir, config, place)
 
 
 def _check_alike(config: ConfigDict) -> None:
@@ -68,14 +68,14 @@ def _check_alike(config: ConfigDict) -> None:
         raise UserError(f"the processes of a run take the same options, but {named}; start the same command in all.")
 
 
-def _run_in(workdir: Path, config: ConfigDict) -> None:
-    examine(workdir, config)
+def _run_in(workdir: Path, config: ConfigDict, place: str) -> None:
+    examine(workdir, config, place)
     finished = (workdir / "report.html").exists()
     lost = [problem for problem in read_run(workdir).problems if problem.startswith("results.json")] if finished else []
     if lost:
         say(f"{lost[0]} It is written again from the records of the fine-tunings.")
     elif finished:
-        say(f"The run in {workdir} is finished; its table is below. Choose another --workdir to run again.")
+        say(f"The run in {place} is finished; its table is below. Choose another --workdir to run again.")
         if jax.process_index() == 0:
             print(write_report(workdir))
         return

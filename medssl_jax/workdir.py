@@ -15,14 +15,15 @@ from medssl_jax.train.logging import read_json, write_json
 CONFIG = "config.json"
 
 
-def examine(workdir: Path, config: ConfigDict) -> None:
-    """Raises UserError where `workdir` is a file, holds something else than a run, or a run of another config, naming what differs."""
+def examine(workdir: Path, config: ConfigDict, name: str = "") -> None:
+    """Raises UserError where `workdir` is a file, holds something else than a run, or a run of another config, naming what differs; `name`
+    is what the user called it (a URL)."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; choose a folder, new or empty.")
     path, ours = workdir / CONFIG, flat(json.loads(config.to_json()))
     if not path.exists():
         if workdir.is_dir() and any(file.suffix != ".partial" for file in workdir.iterdir()):  # what a full disk cut short is no run
-            raise UserError(f"{workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
+            raise UserError(f"{name or workdir} holds files but no run (no {CONFIG}); choose an empty or new --workdir.")
         return
     if not _begun(workdir):
         return
@@ -31,7 +32,7 @@ def examine(workdir: Path, config: ConfigDict) -> None:
     if differ:
         first = f"config.{differ[0]} is {theirs.get(differ[0])!r} there and {ours.get(differ[0])!r} here"
         more = f", and {len(differ) - 1} more" if len(differ) > 1 else ""
-        raise UserError(f"{workdir} holds a run of another config ({first}{more}); choose another --workdir.")
+        raise UserError(f"{name or workdir} holds a run of another config ({first}{more}); choose another --workdir.")
 
 
 def claim(workdir: Path, config: ConfigDict) -> bool:
