@@ -77,7 +77,7 @@ def on_host(tree: Any) -> Any:
         if x.is_fully_addressable or x.is_fully_replicated:
             return x
         assert isinstance(x.sharding, NamedSharding)
-        return jax.device_get(jax.block_until_ready(_gather(replicated(x.sharding.mesh))(x)))
+        return jax.device_get(jax.block_until_ready(_gather(NamedSharding(x.sharding.mesh, P()))(x)))
 
     return jax.device_get(jax.tree.map(whole, tree))
 
