@@ -58,13 +58,11 @@ def _check_alike(config: ConfigDict) -> None:
     """Raises UserError, in all processes, where one was started with other options: they would wait for one another, or not notice."""
     ours = {"workdir": WORKDIR.value, **flat(json.loads(config.to_json()), "config.")}
     theirs = agree.from_first(lambda: ours)
-    differ = sorted(name for name in ours.keys() | theirs.keys() - {"config.data.path"} if ours.get(name) != theirs.get(name))
+    differ = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
     if not agree.all_agree(not differ):
-        named = (
-            f"this one has --{differ[0]}={ours.get(differ[0])!r} and the first one {theirs.get(differ[0])!r}"
-            if differ
-            else "one has others"
-        )
+        named = "one has others"
+        if differ:
+            named = f"this one has --{differ[0]}={ours.get(differ[0])!r} and the first one {theirs.get(differ[0])!r}"
         raise UserError(f"the processes of a run take the same options, but {named}; start the same command in all.")
 
 

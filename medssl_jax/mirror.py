@@ -53,7 +53,7 @@ def _written(url: str) -> Iterator[Path]:
         agree.from_first(mirror.mark)
         agree.wait_for_all("the run is fetched")
         say(f"The run is kept at {url}; on this machine it lies in {mirror.here}.")
-        with _last_word(), _copied(mirror):
+        with _all_leave(), _copied(mirror):
             yield mirror.here
 
 
@@ -64,7 +64,7 @@ def _fetched(url: str) -> Iterator[Path]:
         agree.wait_for_all("the processes have met")
         mirror.receive(agree.from_first(mirror.mark))
         agree.wait_for_all("the run is fetched")
-        with _last_word():
+        with _all_leave():
             yield mirror.here
 
 
@@ -92,7 +92,7 @@ def _copied(mirror: Mirror) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _last_word() -> Iterator[None]:
+def _all_leave() -> Iterator[None]:
     """At an end that all processes come to, none leaves before the last copy is made: JAX would end the one that makes it."""
     try:
         yield
