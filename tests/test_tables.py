@@ -315,6 +315,17 @@ def test_pages_come_from_the_records_alone(page):
     assert {path.name for path in (page.parent / "figures").iterdir()} == {"segmentation.png", "segmentation_differences.png"}
 
 
+def test_savings_are_told_once_all_repeats_are_there(page):
+    """Two pairs have an interval that nearly everything is within; the other table shows them all the same."""
+    for repeat in (2, 3, 4):
+        (page.parent / "small" / "sample" / f"tower-{repeat}.jsonl").unlink()
+    assert render.main([f"--records={page.parent}", f"--page={page}"]) == 0
+    text = page.read_text()
+    assert "| TOWER | 0." in text
+    assert "| sample | random weights |" in text
+    assert "| sample | TOWER |" not in text
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
