@@ -238,9 +238,13 @@ _DATA = (
 )
 DATA = {data.name: data for data in _DATA}
 
-_NO_CONTRAST = {"method.contrastive_weight": 0.0}
-_NO_MASK = {"method.proxy.mask": "none"}
-_NO_CURVE = {"method.proxy.curve": "none"}
+_PAIR = {"method.partner": "clean"}  # the crop and its own corruption, as published
+_CURVE = {"method.proxy.curve": "random", "method.proxy.mask": "none"}
+_MASK = {"method.proxy.curve": "none", "method.proxy.mask": "block"}
+_BOTH_TASKS = {"method.proxy.curve": "random", "method.proxy.mask": "block"}
+_NO_CONTRAST = {"method.contrastive_weight": 0.0, **_PAIR}
+_CONTRAST = {"method.restoration_weight": 0.0, **_PAIR, **_BOTH_TASKS}
+_PUBLISHED = {**_PAIR, "method.decorrelation": 0.0, "method.proxy.curve": "fixed", "method.proxy.mask": "block"}
 _GENESIS = {
     "method.proxy.curve": "random",
     "method.proxy.curve_probability": 0.9,
@@ -261,18 +265,20 @@ _ARMS = (
     Arm("byol", "BYOL", "byol", ("byol",)),
     Arm("spark", "SparK", "spark", ("spark", "spark/encoder")),
     Arm("genesis", "Models Genesis", "restoration", ("restoration",)),
-    Arm("gen-nl", "restoration of tone curves", "tower", ("tower",), {**_NO_CONTRAST, **_NO_MASK}),
-    Arm("gen-m", "restoration of masks", "tower", ("tower",), {**_NO_CONTRAST, **_NO_CURVE}),
-    Arm("gen-nlm", "restoration of both", "tower", _BOTH, _NO_CONTRAST),
-    Arm("con-nlm", "InfoNCE on the proxy views, no restoration", "tower", ("tower",), {"method.restoration_weight": 0.0}),
+    Arm("gen-nl", "restoration of tone curves", "tower", ("tower",), {**_NO_CONTRAST, **_CURVE}),
+    Arm("gen-m", "restoration of masks", "tower", ("tower",), {**_NO_CONTRAST, **_MASK}),
+    Arm("gen-nlm", "restoration of both", "tower", _BOTH, {**_NO_CONTRAST, **_BOTH_TASKS}),
+    Arm("con-nlm", "InfoNCE on the proxy views, no restoration", "tower", ("tower",), _CONTRAST),
     Arm("tower", "TOWER", "tower", _BOTH),
     Arm("random+unlabelled", "random weights, mean teacher", "supervised", ("random",), {"finetune.unlabelled": True}, _FEW),
     Arm("tower+unlabelled", "TOWER, mean teacher", "tower", ("tower",), {"finetune.unlabelled": True}, _FEW),
-    Arm("tower-w1", "TOWER, restoration weight 1", "tower", _BOTH, {"method.restoration_weight": 1.0}),
-    Arm("tower-w100", "TOWER, restoration weight 100", "tower", _BOTH, {"method.restoration_weight": 100.0}),
-    Arm("tower-nl", "TOWER, tone curves alone", "tower", _BOTH, _NO_MASK),
-    Arm("tower-m", "TOWER, masks alone", "tower", _BOTH, _NO_CURVE),
+    Arm("tower-w10", "TOWER, restoration weight 10", "tower", _BOTH, {"method.restoration_weight": 10.0}),
+    Arm("tower-m", "TOWER, masks in place of tone curves", "tower", _BOTH, _MASK),
+    Arm("tower-nlm", "TOWER, tone curves and masks", "tower", _BOTH, _BOTH_TASKS),
     Arm("tower-genesis", "TOWER, Models Genesis' corruptions", "tower", _BOTH, _GENESIS),
+    Arm("tower-pair", "TOWER, the crop and its own corruption", "tower", _BOTH, _PAIR),
+    Arm("tower-repeating", "TOWER, channels free to repeat each other", "tower", _BOTH, {"method.decorrelation": 0.0}),
+    Arm("tower-published", "TOWER as published", "tower", _BOTH, {**_PUBLISHED, "method.proxy.inversion_probability": 0.5}),
     Arm("local", "Local Discrimination", "local_discrimination", _LOCAL),
     Arm("frozen-simclr", "SimCLR, held", "simclr", ("simclr",), _FROZEN, _FEW),
     Arm("frozen-tower", "TOWER, held", "tower", ("tower",), _FROZEN, _FEW),

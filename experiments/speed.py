@@ -40,7 +40,8 @@ OUT = flags.DEFINE_string("record", str(RECORDS / RECORD), "The .json file where
 
 STAGES = ("augmentation", "forward", "forward+backward", "optimizer", "full step")
 CHANNELS = {"small": 1, "full": 3}  # one is the built-in sample's
-VIEWS = {"tower": ("clean", "corrupted"), "simclr": ("first", "second"), "byol": ("first", "second")}  # in the order of the twin's loss
+# in the order of the twin's loss; TOWER has a partner where that is another crop
+VIEWS = {"tower": ("clean", "corrupted", "partner"), "simclr": ("first", "second"), "byol": ("first", "second")}
 CASES = {
     "small": tuple(Case(method, "resnet18", 64, 16, "float32") for method in VIEWS),  # after the default configs
     "full": (
@@ -88,7 +89,7 @@ def torch_sides(config: ConfigDict, ours: JaxSide) -> tuple[dict[str, Runs], dic
     torch.compiler.reset()  # of the cases before, after a few of which torch.compile would leave a function eager
     image, params = np.asarray(ours.batch["image"]), jax.device_get(ours.state.params)
     recipe = methods.view_recipe(config, image.shape[-1], MODALITY)
-    given = [np.asarray(ours.views[name]) for name in VIEWS[config.method.name]] if config.method.name in VIEWS else []
+    given = [np.asarray(ours.views[name]) for name in VIEWS.get(config.method.name, ()) if name in ours.views]
     runs: dict[str, Runs] = {}
     told: dict[str, Side] = {}
     for name in LAYOUTS:

@@ -25,7 +25,7 @@ LAYOUTS = {**EAGER, **COMPILED}
 
 
 class TorchSide:
-    """The twin with the JAX parameters `params` on a `device`; `image` [B, T, T, C] and the two views are NHWC, as JAX has them.
+    """The twin with the JAX parameters `params` on a `device`; `image` [B, T, T, C] and the `views` are NHWC, as JAX has them.
 
     `name` is one of LAYOUTS; those of COMPILED have views and loss by torch.compile. Raises UserError for a config without a twin.
     """

@@ -22,6 +22,7 @@ from experiments import torch_networks as networks
 from experiments.torch_views import check_proxy, check_recipe, corrupt, geometric, photometric
 from medssl_jax.augment import Proxy, Recipe
 from medssl_jax.errors import UserError
+from medssl_jax.losses.correlation import FLAT
 from medssl_jax.models import torchvision_name
 
 HAS = {
@@ -48,7 +49,7 @@ class Twin(nn.Module):
         hidden, out = m.projection
         self.projector = networks.Projector(self.encoder.widths[-1], hidden, out, self.norm)
 
-    def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def views(self, images: Tensor) -> tuple[Tensor, ...]:
         """uint8 | uint16 [B, C, H, W] -> two views [B, C, S, S]."""
         x = to_unit(images)
         return photometric(geometric(x, self.recipe), self.recipe), photometric(geometric(x, self.recipe), self.recipe)
@@ -80,28 +81,36 @@ class SimCLR(Twin):
 
 
 class Tower(SimCLR):
-    """A clean crop and its corruption, each a batch of its own."""
+    """A corrupted crop and its partner (the clean crop, or another), each a batch of its own."""
 
     def __init__(self, config: ConfigDict, recipe: Recipe, channels: int) -> None:
         super().__init__(config, recipe, channels)
         self.proxy, m = Proxy(**config.method.proxy), config.method
         self.restoration_weight, self.contrastive_weight = float(m.restoration_weight), float(m.contrastive_weight)
+        self.partner, self.decorrelation = m.partner, float(m.decorrelation if m.restoration_weight else 0.0)
         self.decoder = networks.decoder(config.model, self.encoder.widths)
+        self.input_maps = int(config.model.name != "unet")  # the finest map of torchvision's networks is their input
         self.restorer = nn.ModuleDict({"fc": nn.Conv2d(config.model.decoder_width, channels, 1)})
 
-    def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The crop, and what the proxy makes of it."""
-        clean = geometric(to_unit(images), self.recipe)
-        return clean, corrupt(clean, self.proxy)
+    def views(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The crop, what the proxy makes of it, and another crop where that is the partner."""
+        x = to_unit(images)
+        clean = geometric(x, self.recipe)
+        if self.partner == "clean":
+            return clean, corrupt(clean, self.proxy)
+        return clean, corrupt(photometric(clean, self.recipe), self.proxy), photometric(geometric(x, self.recipe), self.recipe)
 
-    def forward(self, clean: Tensor, corrupted: Tensor) -> Tensor:
-        """InfoNCE between the two, and L1 of what is restored."""
+    def forward(self, clean: Tensor, corrupted: Tensor, partner: Tensor | None = None) -> Tensor:
+        """InfoNCE between the partners, L1 of what is restored, and how much the channels repeat each other."""
         with self.autocast(clean):
-            maps, maps_plus = self.encoder(clean), self.encoder(corrupted)
+            maps, maps_plus = self.encoder(clean if partner is None else partner), self.encoder(corrupted)
             decoded = self.decoder(maps_plus)
         z = torch.cat([self.projector(pool(maps)), self.projector(pool(maps_plus))])
         restoration = F.l1_loss(torch.sigmoid(self.restorer["fc"](decoded.float())), clean)
-        return self.restoration_weight * restoration + self.contrastive_weight * info_nce(z, self.temperature)
+        loss = self.restoration_weight * restoration + self.contrastive_weight * info_nce(z, self.temperature)
+        if not self.decorrelation:
+            return loss
+        return loss + self.decorrelation * torch.stack([correlation(m.float()) for m in (*maps_plus[self.input_maps :], decoded)]).mean()
 
 
 class BYOL(Twin):
@@ -196,6 +205,15 @@ def info_nce(z: Tensor, temperature: float) -> Tensor:
     z = F.normalize(z, dim=1)
     similarity = (z @ z.T / temperature).fill_diagonal_(-math.inf)
     return F.cross_entropy(similarity, torch.arange(len(z), device=z.device).roll(len(z) // 2))
+
+
+def correlation(x: Tensor) -> Tensor:
+    """Squared correlation of two channels over all pixels, mean over the pairs; x [B, C, H, W]."""
+    vectors = x.transpose(0, 1).flatten(1)
+    vectors = vectors - vectors.mean(1, keepdim=True)
+    vectors = vectors * (vectors.square().mean(1, keepdim=True) + FLAT).rsqrt()
+    shared = vectors @ vectors.T / vectors.shape[1]
+    return (shared.square().sum() - shared.diagonal().square().sum()) / (len(shared) * (len(shared) - 1))
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:

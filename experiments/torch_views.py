@@ -26,8 +26,8 @@ def check_recipe(r: Recipe) -> None:
 
 def check_proxy(p: Proxy) -> None:
     """Raises UserError for a proxy with other corruptions."""
-    if p.curve == "none" or p.mask != "block" or p.shuffle_probability or p.paint_probability or p.warp_probability:
-        raise UserError("the PyTorch twin has TOWER's proxy only: a tone curve, then the block mask; set config.method.proxy so.")
+    if p.curve == "none" or p.mask not in ("none", "block") or p.shuffle_probability or p.paint_probability or p.warp_probability:
+        raise UserError("the PyTorch twin has TOWER's proxy only: a tone curve, then the block mask or none; set config.method.proxy so.")
 
 
 def geometric(x: Tensor, recipe: Recipe) -> Tensor:
@@ -101,13 +101,13 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def corrupt(x: Tensor, proxy: Proxy) -> Tensor:
-    """TOWER's corruption: a fixed or random tone curve, then blocks set to zero."""
+    """TOWER's corruption: a fixed or random tone curve, then, with mask="block", blocks set to zero."""
     chosen = torch.randint(len(CURVES), (len(x),), device=x.device)
     inner = torch.tensor(CURVES, device=x.device)[chosen] if proxy.curve == "fixed" else torch.rand(len(x), 2, 2, device=x.device)
     curved = tone_curve(x, inner, torch.rand(len(x), device=x.device) < proxy.inversion_probability)
     if proxy.curve_probability < 1:
         curved = _some(x, proxy.curve_probability, curved)
-    return block_mask(curved, proxy.zero_fraction, proxy.mask_cells)
+    return curved if proxy.mask == "none" else block_mask(curved, proxy.zero_fraction, proxy.mask_cells)
 
 
 def tone_curve(x: Tensor, inner: Tensor, decreasing: Tensor) -> Tensor:

@@ -287,6 +287,8 @@ _RULES: dict[str, Rule] = {
     "figures.validation": _at_least(1),
     "method.restoration": _one_of("l1", "l2"),
     "method.contrastive_weight": _at_least(0),
+    "method.decorrelation": _at_least(0),
+    "method.partner": _one_of("clean", "crop"),
     "method.restoration_weight": _at_least(0),
     "pretrain.steps": _between(1, 2**31 - 2),
     "pretrain.batch": _at_least(2),

@@ -57,7 +57,7 @@ ARMS = {
     "Con NL+M": {"restoration_weight": 0.0},
     "Gen NL+M": {"contrastive_weight": 0.0},
     "Gen NL": {"contrastive_weight": 0.0, "mask": "none"},
-    "Gen M": {"contrastive_weight": 0.0, "curve": "none"},
+    "Gen M": {"contrastive_weight": 0.0, "curve": "none", "mask": "block"},
 }
 
 
@@ -69,6 +69,7 @@ def test_arms_of_the_ablation(arm):
         (c.method if key in c.method else c.method.proxy)[key] = value
     state, (log,) = tiny.Trainer(c).run(1)
     terms = c.method.restoration_weight * log["restoration"] + c.method.contrastive_weight * log["contrastive"]
+    terms += c.method.decorrelation * log.get("correlation", 0.0)
     assert log["loss"] == pytest.approx(terms, rel=1e-5)
     assert log["hidden"] == pytest.approx(0 if c.method.proxy.mask == "none" else 0.5, abs=0.05)
     parts = methods.build(c, tiny.CHANNELS, "brightfield").transferable(state.params, state.carried)

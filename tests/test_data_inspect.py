@@ -77,7 +77,16 @@ def config():
     c = base()
     c.data.tile, c.views.size = 32, 16
     c.model.width, c.model.depth, c.model.decoder_width = 4, 2, 4
-    c.method.update({"temperature": 0.1, "contrastive_weight": 1.0, "restoration_weight": 1.0, "restoration": "l1"})
+    c.method.update(
+        {
+            "temperature": 0.1,
+            "contrastive_weight": 1.0,
+            "restoration_weight": 1.0,
+            "restoration": "l1",
+            "partner": "clean",
+            "decorrelation": 0.0,
+        }
+    )
     c.method.proxy = proxy(mask="block")
     return c
 

@@ -158,6 +158,30 @@ def test_label_losses_are_finite_at_extreme_bfloat16_logits():
         assert np.isfinite(np.asarray(gradient, np.float32)).all()
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_correlation_against_numpy(dtype, rng):
+    """The squared entries beside the diagonal of NumPy's correlation matrix, a map at a time."""
+    fine, coarse = (jnp.asarray(rng.normal(size=shape), dtype) for shape in ((2, 5, 4, 3), (2, 2, 2, 6)))
+    fine = fine.at[..., 1].set(3 * fine[..., 0] + 0.5 * fine[..., 1] + 7)
+    expected = []
+    for features in (fine, coarse):
+        matrix = np.corrcoef(np.asarray(features, np.float64).reshape(-1, features.shape[-1]).T)
+        expected.append(np.mean(matrix[~np.eye(len(matrix), dtype=bool)] ** 2))
+    assert float(losses.correlation((fine, coarse))) == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+def test_correlation_of_copies_of_nothing_of_one_and_of_orthogonal_channels(rng):
+    """1 for copies at any scale and sign, 0 for orthogonal channels and for constant ones, whose gradient is finite."""
+    channel = rng.normal(size=(2, 4, 4, 1)).astype(np.float32)
+    assert float(losses.correlation((jnp.asarray(channel * [1, -20, 5] + [0, 9, 1]),))) == pytest.approx(1, abs=1e-2)
+    waves = np.array([[1, 1, -1, -1], [1, -1, 1, -1]], np.float32).T.reshape(1, 2, 2, 2)
+    assert float(losses.correlation((jnp.asarray(waves),))) == pytest.approx(0, abs=1e-6)
+    assert float(losses.correlation((jnp.asarray(channel),))) == pytest.approx(0, abs=1e-6)
+    flat = jnp.ones((1, 4, 4, 3))
+    assert float(losses.correlation((flat,))) == 0
+    assert np.isfinite(jax.grad(lambda x: losses.correlation((x,)))(flat)).all()
+
+
 def test_unit_with_a_floor_keeps_what_is_short_short(rng):
     """Long vectors have length 1 all the same; the gradient of short ones stays below 1 / floor."""
     long = rng.normal(size=(5, 3)) * 10

@@ -22,7 +22,7 @@ from medssl_jax.train import optimizer
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from experiments import torch_side, torch_twin, torch_views  # noqa: E402  they need it
 
-VIEWS = {"tower": ("clean", "corrupted"), "simclr": ("first", "second"), "byol": ("first", "second")}
+VIEWS = {"tower": ("clean", "corrupted", "partner"), "simclr": ("first", "second"), "byol": ("first", "second")}
 RESNETS = ("resnet18", "resnet34", "resnet50")
 
 
@@ -51,6 +51,7 @@ class Given:
         if "teacher" in self.carried:
             self.carried["teacher"]["params"] = {part: self.params[part] for part in ("encoder", "projector")}
         names = VIEWS[c.method.name]
+        names = names[:2] if c.method.get("partner") == "clean" else names
         self.views = {name: rng.random((count, side, side, channels), np.float32) for name in names}
         self.hidden = {"hidden": np.zeros((count, side, side), bool)}
 
@@ -85,6 +86,19 @@ def test_the_twin_has_the_same_parameters_loss_and_gradient(name, network, layou
     before = [p.detach().clone() for p in side.twin.parameters()]
     side.runs()["full step"]()
     assert not any(torch.equal(a, b) for a, b in zip(before, side.twin.parameters()))
+
+
+@pytest.mark.parametrize("partner", ["clean", "crop"])
+@pytest.mark.parametrize("decorrelation", [0.0, 2.0])
+def test_partners_and_the_penalty_of_tower(partner, decorrelation):
+    """Each counts: another partner or weight is another loss, of both."""
+    c = small("tower")
+    c.method.update({"partner": partner, "decorrelation": decorrelation})
+    given = Given(c)
+    loss = given.side().loss()
+    assert loss == pytest.approx(float(jax.jit(given.loss)(given.params)), rel=1e-5)
+    given.method = dataclasses.replace(given.method, decorrelation=decorrelation + 1.0)
+    assert loss != pytest.approx(float(jax.jit(given.loss)(given.params)), rel=1e-3)
 
 
 def test_bottlenecks_and_rgb_have_the_same_loss():
@@ -183,11 +197,11 @@ def test_augmentations_are_the_same_formulas(rng):
     assert kept.mean((1, 2, 3)).tolist() == [0.5] * 3
 
 
-@pytest.mark.parametrize(("name", "curve"), [("tower", "fixed"), ("tower", "random"), ("byol", None)])
-def test_all_is_made_on_the_device_of_the_images(name, curve):
+@pytest.mark.parametrize(("name", "proxy"), [("tower", ("fixed", "block")), ("tower", ("random", "none")), ("byol", ())])
+def test_all_is_made_on_the_device_of_the_images(name, proxy):
     c = small(name)
-    if curve:
-        c.method.proxy.curve = curve
+    if proxy:
+        c.method.proxy.curve, c.method.proxy.mask = proxy
     twin = torch_twin.build(c, dataclasses.replace(RECIPES["fluorescence"], size=20), 3).to("meta")
     views = twin.views(torch.zeros(8, 3, 28, 28, dtype=torch.uint8, device="meta"))  # an operation with a tensor from elsewhere fails
     assert {view.device.type for view in views} == {"meta"}

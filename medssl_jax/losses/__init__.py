@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medssl_jax.losses.contrastive import byol, info_nce, unit
+from medssl_jax.losses.correlation import correlation
 from medssl_jax.losses.detection import (
     Assigned,
     assign,
@@ -43,6 +44,7 @@ __all__ = [
     "cluster_floor",
     "cluster_mass",
     "corners",
+    "correlation",
     "cross_entropy",
     "dice_loss",
     "edge_distances",

@@ -86,7 +86,8 @@ def _byol(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) 
 
 
 def _restoration(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Restoration:
-    return Restoration(backbone, pixel_head(channels), views, Proxy(**config.method.proxy), RESTORATIONS[config.method.restoration])
+    m = config.method
+    return Restoration(backbone, pixel_head(channels), views, Proxy(**m.proxy), RESTORATIONS[m.restoration], m.decorrelation)
 
 
 def _local_discrimination(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> LocalDiscrimination:
@@ -131,7 +132,7 @@ def _local_options(config: ConfigDict, views: Recipe) -> dict[str, Any]:
 
 
 def _spark(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Spark:
-    return Spark(backbone, pixel_head(channels), views, config.method.zero_fraction)
+    return Spark(backbone, pixel_head(channels), views, config.method.zero_fraction, config.method.decorrelation)
 
 
 def _tower(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int) -> Tower:
@@ -142,10 +143,12 @@ def _tower(config: ConfigDict, backbone: Backbone, views: Recipe, channels: int)
         views,
         Proxy(**m.proxy),
         RESTORATIONS[m.restoration],
+        m.decorrelation,
         projector=projector(*config.model.projection),
         temperature=m.temperature,
         contrastive_weight=m.contrastive_weight,
         restoration_weight=m.restoration_weight,
+        partner=m.partner,
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from medssl_jax.losses import correlation
 from medssl_jax.models import Backbone, Network
 from medssl_jax.train.method import Batch, Logs, Method, Tree, Views
 
-__all__ = ["Batch", "Logs", "Pretraining", "Tree", "Views", "forward", "init_backbone", "joined", "parted", "parts"]
+__all__ = ["Batch", "Logs", "Pretraining", "Tree", "Views", "forward", "init_backbone", "joined", "parted", "parts", "repetition"]
 
 
 class Pretraining(Method, Protocol):
@@ -43,6 +45,18 @@ def forward(
     """Apply one part; returns its output and all statistics with that part's replaced."""
     out, new = network.apply(params[part], stats[part], x, train=train, visible=visible)
     return out, {**stats, part: new}
+
+
+def repetition(weight: float, maps: Sequence[jax.Array]) -> tuple[jax.Array | float, Logs]:
+    """`weight` times how much the channels of the maps repeat each other, and that for the log; nothing is computed for a weight of 0.
+
+    What restores a gray image ends as copies of one channel, in the decoder above all; a fine-tuning that starts from there is worse than
+    one from random weights (experiments/README.md).
+    """
+    if not weight:
+        return 0.0, {}
+    repeated = correlation(maps)
+    return weight * repeated, {"correlation": repeated}
 
 
 def joined(*views: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ class Restoration:
     recipe: Recipe
     proxy: Proxy
     restoration: Callable[[jax.Array, jax.Array], jax.Array]
+    decorrelation: float = 0.0  # weight of `base.repetition`
 
     def init(self, key: jax.Array, batch: base.Batch) -> tuple[Any, Any]:
         """Encoder, decoder and the head that paints pixels."""
@@ -40,14 +41,16 @@ class Restoration:
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
         """The distance of the restored from the clean image."""
         features, stats = base.forward(self.backbone.encoder, "encoder", params, carried["stats"], views["corrupted"])
-        restored, stats = self.paint(params, stats, features)
-        return self.restoration(restored, views["clean"]), ({"stats": stats}, {"hidden": views["hidden"].mean()})
+        restored, decoded, stats = self.paint(params, stats, features)
+        generative = self.restoration(restored, views["clean"])
+        penalty, logs = base.repetition(self.decorrelation, (*self.backbone.learned(features), decoded))
+        return generative + penalty, ({"stats": stats}, {**logs, "restoration": generative, "hidden": views["hidden"].mean()})
 
-    def paint(self, params: Any, stats: Any, features: Any, train: bool = True) -> tuple[jax.Array, Any]:
-        """Feature maps -> image [B, S, S, C] in [0, 1], where the targets live."""
+    def paint(self, params: Any, stats: Any, features: Any, train: bool = True) -> tuple[jax.Array, jax.Array, Any]:
+        """Feature maps -> image [B, S, S, C] in [0, 1], where the targets live, and the decoded map [B, S, S, D] that it is made of."""
         decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, features, train)
         logits, stats = base.forward(self.restorer, "restorer", params, stats, decoded, train)
-        return jax.nn.sigmoid(logits), stats
+        return jax.nn.sigmoid(logits), decoded, stats
 
     def restore(self, params: Any, carried: Any, views: base.Views) -> jax.Array:
         """The restored images, for looking at."""

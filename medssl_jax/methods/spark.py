@@ -26,6 +26,7 @@ class Spark:
     restorer: Network
     recipe: Recipe
     zero_fraction: float = 0.6
+    decorrelation: float = 0.0  # weight of `base.repetition`
 
     def __post_init__(self) -> None:
         """Raises UserError where the coarsest cells do not divide the crop, or none would be hidden."""
@@ -70,7 +71,10 @@ class Spark:
         filled = tuple(jnp.where(spread(visible, m), m, token.astype(m.dtype)) for m, token in zip(maps, params["tokens"]))
         decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, filled)
         restored, stats = base.forward(self.restorer, "restorer", params, stats, decoded)
-        return hidden_cells(restored, views["clean"], views["hidden"]), ({"stats": stats}, {"hidden": views["hidden"].mean()})
+        # of the decoded map alone: the encoder's maps are 0 where cells are hidden, in all channels at once
+        generative = hidden_cells(restored, views["clean"], views["hidden"])
+        penalty, logs = base.repetition(self.decorrelation, (decoded,))
+        return generative + penalty, ({"stats": stats}, {**logs, "restoration": generative, "hidden": views["hidden"].mean()})
 
     def after_update(self, params: Any, carried: Any, step: jax.Array) -> Any:
         """Nothing moves beside the parameters."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -39,12 +41,17 @@ __all__ = [
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """An encoder and a decoder that fit each other. `strides` of the encoder's maps, finest first; `feature_dim` channels of its
-    coarsest map."""
+    coarsest map; `from_input`: the finest map is the input itself."""
 
     encoder: Network
     decoder: Network
     strides: tuple[int, ...]
     feature_dim: int
+    from_input: bool = False
+
+    def learned(self, maps: Sequence[jax.Array]) -> Sequence[jax.Array]:
+        """Those of the encoder's maps that its parameters make."""
+        return maps[1:] if self.from_input else maps
 
 
 def build_backbone(config: ConfigDict) -> Backbone:
@@ -64,4 +71,4 @@ def build_backbone(config: ConfigDict) -> Backbone:
         feature_dim = config.width * 8 * EXPANSION[config.name]
     widths = tuple(config.decoder_width * 2**i for i in range(levels - 1))
     decoder = Decoder(widths, style, narrow=config.name == "unet")
-    return Backbone(encoder, Network(decoder), tuple(2**i for i in range(levels)), feature_dim)
+    return Backbone(encoder, Network(decoder), tuple(2**i for i in range(levels)), feature_dim, from_input=config.name != "unet")
