@@ -12,16 +12,20 @@ from jax.sharding import Mesh
 from medssl_jax.augment import to_unit
 from medssl_jax.data.tiles import TileSource
 from medssl_jax.downstream.predict import batched
-from medssl_jax.evaluate import collapse_panel, collapse_warning, knn_accuracy, ridge_accuracy
+from medssl_jax.evaluate import collapse_panel, collapse_warning, directions, knn_accuracy, ridge_accuracy
+from medssl_jax.evaluate.collapse import FEWEST_DIRECTIONS
 from medssl_jax.losses import effective_clusters
 from medssl_jax.methods import LocalDiscrimination, Pretraining
 from medssl_jax.models import pool
 from medssl_jax.train.logging import say
+from medssl_jax.train.mesh import replicated
 from medssl_jax.train.state import State
 
 IMAGES = 512  # tiles looked at; the panel's numbers depend on it
 FEWEST_CLUSTERS = 0.25  # in use, as a share of all
 CELLS = 2048  # feature vectors of a segmentation probe
+DECODED = 64  # tiles whose decoded map is looked at, at every DECODED_STRIDE-th pixel each way
+DECODED_STRIDE = 4
 PROBE_STRIDE = 8  # segmentation probes classify the encoder's vectors at this stride, or the next finer one
 
 
@@ -48,7 +52,8 @@ class Monitor:
     def __init__(self, method: Pretraining, mesh: Mesh, bank: Sample, queries: Sample | None, batch: int) -> None:
         self._method, self._mesh, self._batch = method, mesh, batch
         self._bank, self._queries = bank, queries
-        self._embed = jax.jit(self._features, out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+        everywhere = replicated(mesh)
+        self._embed, self._decode = jax.jit(self._features, out_shardings=everywhere), jax.jit(self._decoded, out_shardings=everywhere)
         self.warning: str | None = None
 
     def _features(self, params: Any, carried: Any, images: jax.Array) -> dict[str, jax.Array]:
@@ -67,6 +72,13 @@ class Monitor:
         found["map"] = maps[max(i for i, stride in enumerate(strides) if stride <= max(PROBE_STRIDE, strides[0]))]
         return found
 
+    def _decoded(self, params: Any, carried: Any, images: jax.Array) -> jax.Array:
+        """Vectors of the decoder's finest map, [N, h, w, D]."""
+        stats, backbone = carried["stats"], self._method.backbone
+        maps, _ = backbone.encoder.apply(params["encoder"], stats["encoder"], to_unit(images), train=False)
+        found, _ = backbone.decoder.apply(params["decoder"], stats["decoder"], maps, train=False)
+        return found[:, ::DECODED_STRIDE, ::DECODED_STRIDE]
+
     def __call__(self, state: State) -> dict[str, float]:
         """The collapse panel of backbone and projector, and the probes; `warning` is what is wrong now. Nothing of features that are no
         numbers: the loop stops at the loss that made them."""
@@ -75,6 +87,8 @@ class Monitor:
             return {}
         scalars: dict[str, float] = {}
         self.warning = None
+        if "decoder" in state.params:
+            scalars |= self._directions(state)
         told = "pixel" if "pixel" in bank else "backbone"
         for name in ("backbone", "projector", "pixel"):
             if name in bank and len(bank[name]) > 1:
@@ -97,6 +111,19 @@ class Monitor:
             self.warning = f"Step {step}: {warning}"
             say(self.warning)
         return {f"collapse/{name}_{key}": float(value) for key, value in panel.items()}
+
+    def _directions(self, state: State) -> dict[str, float]:
+        """How many directions the decoded map uses; a warning where its channels are nearly copies of each other."""
+        maps = batched(self._decode, state.params, state.carried, self._mesh, self._batch)(self._bank.images[:DECODED])
+        used, depth = directions(maps.reshape(-1, maps.shape[-1])), maps.shape[-1]
+        if used < FEWEST_DIRECTIONS * depth:
+            remedy = "raise config.method.decorrelation, or " if hasattr(self._method, "decorrelation") else ""
+            self.warning = (
+                f"Step {state.step}: The decoder's channels repeat each other (its map uses {used:.1f} of {depth} directions, healthy is "
+                f"above {FEWEST_DIRECTIONS * depth:.1f}): {remedy}transfer the encoder alone (config.finetune.inits)."
+            )
+            say(self.warning)
+        return {"collapse/decoded_directions": used}
 
     def _clusters(self, mass: np.ndarray, step: int) -> dict[str, float]:
         """How many clusters are in use, and the share of pixels of the smallest and the largest; a warning where few are."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medssl_jax.evaluate import collapse_panel, collapse_warning
+from medssl_jax.evaluate import collapse_panel, collapse_warning, directions
 
 
 def features(kind, n=512, d=32):
@@ -72,3 +72,21 @@ def test_features_that_are_not_finite():
     z = features("healthy")
     z[3, 3] = np.nan
     assert "not finite" in collapse_warning(collapse_panel(z), 32)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 7])
+def test_directions_of_independent_columns_and_of_copies(columns):
+    """Orthogonal columns of the same length, wherever their mean is; copies of one at any scale; nothing that varies."""
+    free = np.linalg.qr(np.random.default_rng(0).normal(size=(64, columns + 1)) + np.eye(64, columns + 1))[0]
+    free -= free.mean(0)
+    free = np.linalg.qr(free)[0][:, :columns] + 9
+    assert directions(free) == pytest.approx(columns, rel=1e-6)
+    assert directions(free[:, :1] * np.arange(1, columns + 1)) == pytest.approx(1, rel=1e-6)
+    assert directions(np.ones((64, columns))) == 0
+    assert np.isnan(directions(np.full((64, columns), np.inf)))
+
+
+def test_directions_are_weighed_by_variance():
+    """Eigenvalues 0.9 and 0.1: exp(0.9 ln(1/0.9) + 0.1 ln(1/0.1))."""
+    rows = np.array([[3.0, 1.0], [3.0, -1.0], [-3.0, 1.0], [-3.0, -1.0]])
+    assert directions(rows) == pytest.approx(0.9**-0.9 * 0.1**-0.1)

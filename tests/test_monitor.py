@@ -74,6 +74,23 @@ def test_the_panel_reads_all_tiles_and_the_probes_the_labelled_ones(trainer):
     assert len(Sample.draw(TileSource(source[:5], 28, kind="grid"), seed=0).labelled) == 0
 
 
+def test_a_decoder_that_repeats_itself_is_said(capsys):
+    """A decoder whose last kernel has the same weights for every channel."""
+    c = tiny.shrink(tiny.config("tower"))
+    c.model.decoder_width = 8
+    trainer = tiny.Trainer(c)
+    state = trainer.start(jax.random.key(0))
+    monitor = watch(trainer)
+    healthy = monitor(state)["collapse/decoded_directions"]
+    assert healthy > 2
+    assert monitor.warning is None
+    copied = jax.tree.map(lambda x: jax.numpy.broadcast_to(x[..., :1], x.shape), state.params["decoder"])
+    assert monitor(state.replace(params={**state.params, "decoder": copied}))["collapse/decoded_directions"] == pytest.approx(1, abs=1e-3)
+    assert "uses 1.0 of 8 directions" in monitor.warning
+    assert "raise config.method.decorrelation" in monitor.warning
+    assert monitor.warning in capsys.readouterr().err
+
+
 def test_features_that_are_no_numbers_are_left_to_the_loop(trainer):
     state = trainer.start(jax.random.key(0))
     spoilt = jax.tree.map(lambda x: x * jax.numpy.nan, state.params["encoder"])

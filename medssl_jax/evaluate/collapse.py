@@ -9,6 +9,7 @@ import numpy as np
 SMALLEST_SPREAD = 0.1
 LARGEST_COSINE = 0.99
 SMALLEST_RANK = 0.05  # of the largest rank possible, min(N, D)
+FEWEST_DIRECTIONS = 0.15  # of a decoded map's channels: networks below it started worse than random weights (experiments/README.md)
 
 
 def collapse_panel(features: np.ndarray) -> dict[str, float]:
@@ -60,6 +61,19 @@ def collapse_warning(panel: dict[str, float], dim: int) -> str | None:
     )
 
 
+def directions(vectors: np.ndarray) -> float:
+    """How many directions the rows vary in: exp(entropy of the shares of their covariance's eigenvalues). 1 where all columns are
+    copies of one, D where they are uncorrelated and vary alike, 0 where nothing varies; NaN where they are not finite.
+
+    Args:
+      vectors: float [N, D], one row a pixel.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    if not np.isfinite(vectors).all():
+        return float("nan")
+    return _entropy_of_shares(np.linalg.eigvalsh(np.cov(vectors, rowvar=False, bias=True).reshape(vectors.shape[1], -1)))
+
+
 def _findings(panel: dict[str, float], dim: int) -> list[str]:
     ceiling = min(dim, panel["n"])
     found = []
@@ -73,11 +87,14 @@ def _findings(panel: dict[str, float], dim: int) -> list[str]:
 
 
 def _effective_rank(z: np.ndarray) -> float:
-    values = np.linalg.svd(z, compute_uv=False)
-    total = values.sum()
-    if total == 0:
+    return _entropy_of_shares(np.linalg.svd(z, compute_uv=False))
+
+
+def _entropy_of_shares(values: np.ndarray) -> float:
+    values = values[values > 0]
+    if not len(values):
         return 0.0
-    share = values[values > 0] / total
+    share = values / values.sum()
     return float(np.exp(-np.sum(share * np.log(share))))
 
 

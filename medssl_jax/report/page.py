@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl_jax.evaluate.baselines import COLOUR_HISTOGRAM
-from medssl_jax.evaluate.collapse import LARGEST_COSINE, SMALLEST_RANK, SMALLEST_SPREAD
+from medssl_jax.evaluate.collapse import FEWEST_DIRECTIONS, LARGEST_COSINE, SMALLEST_RANK, SMALLEST_SPREAD
 from medssl_jax.report import style
 from medssl_jax.report.plots import draw_all
 from medssl_jax.report.rundir import Run, read_run
@@ -41,7 +41,7 @@ CAPTIONS = {
     "segmentations": "Test images, and the same with the outlines of the label and of each way to segment them without labels.",
     "pretrain_loss": "Loss and other readings of pretraining.",
     "pretrain_probes": "Probes while pretraining: accuracy of a nearest-neighbour vote and of ridge regression on the frozen features.",
-    "pretrain_collapse": "Whether different images still get different features, for the backbone and the projector.",
+    "pretrain_collapse": "Whether different images still get different features, and a decoder's channels say different things.",
 }
 DATASET_FIRST = ("name", "task", "licence", "citation")
 
@@ -199,6 +199,7 @@ def _panel(run: Run) -> str:
         "mean_cosine": ("mean cosine of two images", f"below {LARGEST_COSINE}"),
         "effective_rank": ("effective rank", f"above {100 * SMALLEST_RANK:g} % of the features"),
         "uniformity": ("uniformity", "well below 0"),
+        "decoded_directions": ("directions of the decoded map", f"above {100 * FEWEST_DIRECTIONS:g} % of its channels"),
     }
     rows = []
     for key in run.keys("pretrain"):

@@ -31,6 +31,7 @@ READINGS: dict[str, tuple[str, float | None, str, tuple[float, ...]]] = {  # tit
     "mean_cosine": ("mean cosine of two images", LARGEST_COSINE, "collapse above", (0, 1)),
     "effective_rank": ("effective rank", None, "", (0,)),
     "uniformity": ("uniformity (0: collapsed)", None, "", (0,)),
+    "decoded_directions": ("directions of the decoded map", None, "", (0,)),
     "clusters": ("clusters in use", None, "", (0,)),
     "largest_cluster": ("share of the largest cluster", None, "", (0, 1)),
 }
