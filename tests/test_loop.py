@@ -83,6 +83,18 @@ def test_sigterm_saves_where_it_stands(trainer, tmp_path):
     assert Checkpoints(tmp_path, every=100, keep=2).latest == 3
 
 
+def test_a_signal_is_answered_at_once(capfd):
+    """What is under way may take minutes; a second signal needs no second answer, and a second Ctrl-C does not wait."""
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        assert capfd.readouterr().err.strip() == "Stopping as soon as this step is done; Ctrl-C stops at once."
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert capfd.readouterr().err == ""
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_the_keyboard_stops_with_its_own_exit_code(trainer, tmp_path):
     def local():
         for batch in trainer.batches():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from medssl_jax.train.checkpoint import Checkpoints
 from medssl_jax.train.logging import Logger, Progress
 from medssl_jax.train.state import State
 from medssl_jax.train.step import Batch, Step
+
+STDERR = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,8 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.requested:  # a step or a compilation can take minutes; not by print, amid one of which the signal may have come
+            os.write(STDERR, b"\nStopping as soon as this step is done; Ctrl-C stops at once.\n")
         self.by = number
 
     def __exit__(self, *exception: object) -> None:
