@@ -29,6 +29,7 @@ from medssl_jax.data.sources import Dataset, open_dataset
 from medssl_jax.downstream.compare import Cell, Comparison, colour
 from medssl_jax.errors import UserError
 from medssl_jax.evaluate import baselines
+from medssl_jax.machine import cores
 from medssl_jax.train.logging import say
 from medssl_jax.train.loop import Interrupted, StopRequest
 from medssl_jax.train.mesh import make_mesh
@@ -177,7 +178,12 @@ def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell
         (folder / "figures").mkdir(parents=True, exist_ok=True)
     pretrained = pretraining.pretrain(config, seen, mesh, source, stop)
     comparison = Comparison(config, dataset, experiment.build_task(config, dataset), pretrained.parts, mesh, home)
-    about = {"data": dataset_digest(config.data.to_json()), "device": jax.devices()[0].device_kind, "versions": versions()}
+    about = {
+        "data": dataset_digest(config.data.to_json()),
+        "device": jax.devices()[0].device_kind,
+        "cores": cores(),
+        "versions": versions(),
+    }
     about["pretraining"] = {
         "seconds": round(pretrained.seconds, 1),
         "warnings": list(pretrained.warnings),

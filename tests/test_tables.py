@@ -85,7 +85,7 @@ def test_a_table_is_run_once_continued_and_reproduced(tiny_grid, capsys):
     assert {arm: len(lines(tiny_grid, arm)) for arm in first} == {"random": 4, "tower": 4, "again": 2}
     assert 0 < sum(first.values()) < 10
     record = lines(tiny_grid, "tower")[0]
-    assert {"versions", "device", "seconds", "metrics", "choice", "n", "data", "validation"} <= record.keys()
+    assert {"versions", "device", "cores", "seconds", "metrics", "choice", "n", "data", "validation"} <= record.keys()
     assert {"accuracy", "macro_auc", "knn_accuracy", "ridge_accuracy"} <= record["metrics"].keys()
     assert {r["init"] for r in lines(tiny_grid, "tower")} == {"tower"}  # a decoder takes no part in a classification
     levels = grid.Group(grid.DATA["tiny"], grid.ARMS["random"], 0, "small").levels(tiny_grid / "records").read()
