@@ -20,7 +20,7 @@ def get_config(size: str = "small") -> ConfigDict:
     c.method = ConfigDict({"name": "tower", "temperature": 0.1, "contrastive_weight": 1.0, "restoration_weight": 1.0})
     c.method.update({"restoration": "l1", "partner": "clean", "decorrelation": 0.0})
     c.method.proxy = proxy(curve="fixed", mask="block", zero_fraction=0.5)
-    if size == "small":  # chosen on the sample's validation frame; see experiments/README.md
+    if size == "small":  # chosen on validation images of the sample, nuclei and vessels (experiments/README.md)
         c.method.update({"partner": "crop", "decorrelation": 0.3})
         c.method.proxy.update({"curve": "random", "inversion_probability": 0.0, "mask": "none"})
     return c

@@ -169,12 +169,15 @@ def digest(tree: Any) -> str:
 
 
 def groups(table: str, budget: str) -> Iterator[Group]:
-    """The groups of a table, the first repeat of all data sets and arms first. Raises UserError for a table that is none."""
+    """The groups of a table, the first repeat of all data sets and arms first; of arms that are one in this budget (TOWER and TOWER as
+    published in `full`) the first. Raises UserError for a table that is none."""
     if table not in TABLES:
         raise UserError(f"there is no table {table!r}; choose one of {', '.join(TABLES)}.")
     for repeat, (name, arms) in itertools.product(range(REPEATS), TABLES[table].items()):
-        for arm in arms:
-            yield Group(DATA[name], ARMS[arm], repeat, budget)
+        found: dict[tuple, Group] = {}
+        for group in (Group(DATA[name], ARMS[arm], repeat, budget) for arm in arms):
+            found.setdefault((digest(options(group.config(Path()))), *group.inits, *group.amounts, group.arm.pool), group)
+        yield from found.values()
 
 
 def set_option(config: ConfigDict, key: str, value: Any) -> None:
@@ -239,9 +242,9 @@ _DATA = (
 DATA = {data.name: data for data in _DATA}
 
 _PAIR = {"method.partner": "clean"}  # the crop and its own corruption, as published
-_CURVE = {"method.proxy.curve": "random", "method.proxy.mask": "none"}
+_CURVE = {"method.proxy.mask": "none"}  # the curves are the budget's own: random ones, and in full the paper's
 _MASK = {"method.proxy.curve": "none", "method.proxy.mask": "block"}
-_BOTH_TASKS = {"method.proxy.curve": "random", "method.proxy.mask": "block"}
+_BOTH_TASKS = {"method.proxy.mask": "block"}
 _NO_CONTRAST = {"method.contrastive_weight": 0.0, **_PAIR}
 _CONTRAST = {"method.restoration_weight": 0.0, **_PAIR, **_BOTH_TASKS}
 _PUBLISHED = {**_PAIR, "method.decorrelation": 0.0, "method.proxy.curve": "fixed", "method.proxy.mask": "block"}
@@ -272,6 +275,8 @@ _ARMS = (
     Arm("tower", "TOWER", "tower", _BOTH),
     Arm("random+unlabelled", "random weights, mean teacher", "supervised", ("random",), {"finetune.unlabelled": True}, _FEW),
     Arm("tower+unlabelled", "TOWER, mean teacher", "tower", ("tower",), {"finetune.unlabelled": True}, _FEW),
+    Arm("tower-contrast", "TOWER without restoration", "tower", ("tower",), {"method.restoration_weight": 0.0}),
+    Arm("tower-restored", "TOWER without contrast", "tower", _BOTH, {"method.contrastive_weight": 0.0}),
     Arm("tower-w10", "TOWER, restoration weight 10", "tower", _BOTH, {"method.restoration_weight": 10.0}),
     Arm("tower-m", "TOWER, masks in place of tone curves", "tower", _BOTH, _MASK),
     Arm("tower-nlm", "TOWER, tone curves and masks", "tower", _BOTH, _BOTH_TASKS),

@@ -213,7 +213,7 @@ def correlation(x: Tensor) -> Tensor:
     vectors = vectors - vectors.mean(1, keepdim=True)
     vectors = vectors * (vectors.square().mean(1, keepdim=True) + FLAT).rsqrt()
     shared = vectors @ vectors.T / vectors.shape[1]
-    return (shared.square().sum() - shared.diagonal().square().sum()) / (len(shared) * (len(shared) - 1))
+    return (shared.square().sum() - shared.diagonal().square().sum()) / max(len(shared) * (len(shared) - 1), 1)
 
 
 def distance(prediction: Tensor, target: Tensor) -> Tensor:

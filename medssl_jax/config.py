@@ -137,7 +137,7 @@ def _pretrain() -> ConfigDict:
     p.from_run = ""
     p.steps = 400
     p.batch = 32  # images a step, over all devices
-    p.accumulate = 1  # micro-batches a step; negatives and batch statistics are those of a micro-batch
+    p.accumulate = 1  # micro-batches a step; negatives, batch statistics and correlations are those of a micro-batch
     p.optimizer = _optimizer("adamw", 2e-3, 0.1)
     p.fsdp = False  # shard parameters and optimizer state over the devices
     p.log_every = 20

@@ -99,8 +99,10 @@ def _window(side: int) -> Window:
 
 def describer(config: ConfigDict, dataset: Dataset, parts: Mapping[str, Any], window: Window) -> Describer:
     """What describes every pixel: the run's embedding where it learned one, else its encoder's maps."""
-    method = methods.build(config, dataset.channels, dataset.modality)
-    embed = method.embed if isinstance(method, LocalDiscrimination) and "embed" in parts else None
+    embed = None
+    if "embed" in parts:
+        method = methods.build(config, dataset.channels, dataset.modality)
+        embed = method.embed if isinstance(method, LocalDiscrimination) else None
     return Describer(build_backbone(config.model), embed, parts, window)
 
 

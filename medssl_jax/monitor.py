@@ -73,10 +73,11 @@ class Monitor:
         return found
 
     def _decoded(self, params: Any, carried: Any, images: jax.Array) -> jax.Array:
-        """Vectors of the decoder's finest map, [N, h, w, D]."""
+        """Vectors of the decoder's finest map, [N, h, w, D], by the statistics of these very images: those that were learned are of
+        corrupted ones, and are measured anew before anything is transferred."""
         stats, backbone = carried["stats"], self._method.backbone
-        maps, _ = backbone.encoder.apply(params["encoder"], stats["encoder"], to_unit(images), train=False)
-        found, _ = backbone.decoder.apply(params["decoder"], stats["decoder"], maps, train=False)
+        maps, _ = backbone.encoder.apply(params["encoder"], stats["encoder"], to_unit(images), train=True)
+        found, _ = backbone.decoder.apply(params["decoder"], stats["decoder"], maps, train=True)
         return found[:, ::DECODED_STRIDE, ::DECODED_STRIDE]
 
     def __call__(self, state: State) -> dict[str, float]:
@@ -87,7 +88,7 @@ class Monitor:
             return {}
         scalars: dict[str, float] = {}
         self.warning = None
-        if "decoder" in state.params:
+        if "decoder" in self._method.transferable(state.params, state.carried):
             scalars |= self._directions(state)
         told = "pixel" if "pixel" in bank else "backbone"
         for name in ("backbone", "projector", "pixel"):
@@ -104,25 +105,30 @@ class Monitor:
     def _vectors(self, state: State, sample: Sample) -> dict[str, np.ndarray]:
         return batched(self._embed, state.params, state.carried, self._mesh, self._batch)(sample.images)
 
+    def _warn(self, sentence: str) -> None:
+        self.warning = f"{self.warning} {sentence}" if self.warning else sentence
+        say(sentence)
+
     def _panel(self, name: str, vectors: np.ndarray, step: int, told: bool) -> dict[str, float]:
         panel = collapse_panel(vectors)
         warning = collapse_warning(panel, vectors.shape[1])
         if warning and told:
-            self.warning = f"Step {step}: {warning}"
-            say(self.warning)
+            self._warn(f"Step {step}: {warning}")
         return {f"collapse/{name}_{key}": float(value) for key, value in panel.items()}
 
     def _directions(self, state: State) -> dict[str, float]:
-        """How many directions the decoded map uses; a warning where its channels are nearly copies of each other."""
-        maps = batched(self._decode, state.params, state.carried, self._mesh, self._batch)(self._bank.images[:DECODED])
+        """How many directions the decoded map uses; a warning where its channels are nearly copies of each other, or dead."""
+        devices = self._mesh.size
+        count = max(min(DECODED, len(self._bank.images)) // devices, 1) * devices  # no more: what fills a batch up would count as images
+        maps = batched(self._decode, state.params, state.carried, self._mesh, count)(self._bank.images[:count])
         used, depth = directions(maps.reshape(-1, maps.shape[-1])), maps.shape[-1]
-        if used < FEWEST_DIRECTIONS * depth:
+        fewest = max(FEWEST_DIRECTIONS * depth, min(depth, 1.5))
+        if used < fewest:
             remedy = "raise config.method.decorrelation, or " if hasattr(self._method, "decorrelation") else ""
-            self.warning = (
-                f"Step {state.step}: The decoder's channels repeat each other (its map uses {used:.1f} of {depth} directions, healthy is "
-                f"above {FEWEST_DIRECTIONS * depth:.1f}): {remedy}transfer the encoder alone (config.finetune.inits)."
+            self._warn(
+                f"Step {int(state.step)}: The decoder's channels repeat each other or are dead (its map uses {used:.1f} of {depth} "
+                f"directions, healthy is above {fewest:.1f}): {remedy}transfer the encoder alone (config.finetune.inits)."
             )
-            say(self.warning)
         return {"collapse/decoded_directions": used}
 
     def _clusters(self, mass: np.ndarray, step: int) -> dict[str, float]:
@@ -131,11 +137,10 @@ class Monitor:
         assert isinstance(self._method, LocalDiscrimination)
         fewest = max(FEWEST_CLUSTERS * len(mass), 1.5)
         if effective < fewest and step > self._method.stage_one * self._method.steps:
-            self.warning = (
+            self._warn(
                 f"Step {step}: The clusters are collapsing (the pixels use {effective:.1f} of {len(mass)}, healthy is above "
                 f"{fewest:g}): raise config.method.weights.balance, or lower config.pretrain.optimizer.learning_rate."
             )
-            say(self.warning)
         return {
             "collapse/clusters": effective,
             "collapse/smallest_cluster": float(mass.min()),

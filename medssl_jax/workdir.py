@@ -30,7 +30,8 @@ def examine(workdir: Path, config: ConfigDict, name: str = "") -> None:
     theirs = flat(read_json(path, dict, "put back the one of this run, or choose another --workdir"))
     differ = sorted(k for k in ours.keys() | theirs.keys() if k not in LAYOUT and ours.get(k) != theirs.get(k))
     if differ:
-        first = f"config.{differ[0]} is {theirs.get(differ[0])!r} there and {ours.get(differ[0])!r} here"
+        there, here = (repr(options[differ[0]]) if differ[0] in options else "not an option" for options in (theirs, ours))
+        first = f"config.{differ[0]} is {there} there and {here} here"
         more = f", and {len(differ) - 1} more" if len(differ) > 1 else ""
         raise UserError(f"{name or workdir} holds a run of another config ({first}{more}); choose another --workdir.")
 

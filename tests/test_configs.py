@@ -54,8 +54,8 @@ def test_layout_options_exist():
 
 
 ARMS = {
-    "Con NL+M": {"restoration_weight": 0.0},
-    "Gen NL+M": {"contrastive_weight": 0.0},
+    "Con NL+M": {"restoration_weight": 0.0, "mask": "block"},
+    "Gen NL+M": {"contrastive_weight": 0.0, "mask": "block"},
     "Gen NL": {"contrastive_weight": 0.0, "mask": "none"},
     "Gen M": {"contrastive_weight": 0.0, "curve": "none", "mask": "block"},
 }

@@ -86,7 +86,15 @@ def test_directions_of_independent_columns_and_of_copies(columns):
     assert np.isnan(directions(np.full((64, columns), np.inf)))
 
 
-def test_directions_are_weighed_by_variance():
-    """Eigenvalues 0.9 and 0.1: exp(0.9 ln(1/0.9) + 0.1 ln(1/0.1))."""
-    rows = np.array([[3.0, 1.0], [3.0, -1.0], [-3.0, 1.0], [-3.0, -1.0]])
+def test_directions_are_those_of_the_correlations():
+    """Two columns with a correlation of 0.8, whatever their scales: eigenvalue shares 0.9 and 0.1."""
+    even, odd = np.array([1.0, 1.0, -1.0, -1.0]), np.array([1.0, -1.0, 1.0, -1.0])
+    rows = np.stack([100 * even, 0.01 * (0.8 * even + 0.6 * odd)], 1)
     assert directions(rows) == pytest.approx(0.9**-0.9 * 0.1**-0.1)
+
+
+def test_dead_columns_are_no_directions():
+    rows = np.random.default_rng(0).normal(size=(4096, 16))
+    assert directions(rows) == pytest.approx(16, rel=1e-2)
+    rows[:, 2:] = 3.0
+    assert directions(rows) == pytest.approx(2, rel=1e-2)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import shutil
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import shell
+import tiny
 from PIL import Image
 from scipy.ndimage import correlate1d
 from shell import sentence
 
+from medssl_jax import methods
 from medssl_jax.downstream.landmarks import Window, correlate, locate, marked, smooth
 from medssl_jax.errors import UserError
+from medssl_jax.landmarks import describer
 
 
 def unit(x):
@@ -76,6 +81,18 @@ def pretrained(tmp_path_factory):
     given = shell.main(*flags, f"--config.data.path={home / 'images'}", config="local_discrimination", workdir=home / "run")
     shell.finished(shell.run(*(flag for flag in given if "projection" not in flag)))
     return home, places
+
+
+def test_a_run_of_an_older_version_is_described_by_its_encoder():
+    """A method's newer options have no part in it."""
+    c = tiny.shrink(tiny.config("tower"))
+    method = methods.build(c, tiny.CHANNELS, "brightfield")
+    images = tiny.images(2)
+    params, carried = method.init(jax.random.key(0), {"image": images})
+    del c.method.decorrelation, c.method.partner
+    described = SimpleNamespace(channels=tiny.CHANNELS, modality="brightfield")
+    describe = describer(c, described, method.transferable(params, carried), Window(3, 0.0))
+    assert describe(images[0]).shape[:2] == images[0].shape[:2]
 
 
 def search(home, *flags, **options):

@@ -88,7 +88,7 @@ def test_a_signal_is_answered_at_once(capfd):
     with StopRequest() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
-        assert capfd.readouterr().err.strip() == "Stopping as soon as this step is done; Ctrl-C stops at once."
+        assert capfd.readouterr().err.strip() == "Stopping as soon as this step is done; another Ctrl-C stops at once."
         os.kill(os.getpid(), signal.SIGTERM)
         assert capfd.readouterr().err == ""
         with pytest.raises(KeyboardInterrupt):

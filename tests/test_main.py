@@ -58,6 +58,16 @@ def test_a_workdir_of_another_config(finished):
     assert "config.seed is 0 there and 5 here" in said
 
 
+def test_a_workdir_of_an_older_version(finished, tmp_path):
+    """Whose config has not all of today's options."""
+    older = shutil.copytree(finished, tmp_path / "older")
+    config = json.loads((older / "config.json").read_text())
+    del config["method"]["decorrelation"]
+    (older / "config.json").write_text(json.dumps(config))
+    said = sentence(run("--config.finetune.labels=1 patch, all", workdir=older))
+    assert "config.method.decorrelation is not an option there and 0.3 here" in said
+
+
 def test_fine_tuning_from_an_earlier_run(finished, tmp_path):
     flags = [f"--config.pretrain.from={finished}", "--config.finetune.labels=1 patch", "--config.finetune.inits=tower"]
     shell.finished(run(*flags, workdir=tmp_path / "again"))

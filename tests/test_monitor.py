@@ -74,10 +74,11 @@ def test_the_panel_reads_all_tiles_and_the_probes_the_labelled_ones(trainer):
     assert len(Sample.draw(TileSource(source[:5], 28, kind="grid"), seed=0).labelled) == 0
 
 
-def test_a_decoder_that_repeats_itself_is_said(capsys):
-    """A decoder whose last kernel has the same weights for every channel."""
+@pytest.mark.parametrize("depth", [4, 8])
+def test_a_decoder_that_repeats_itself_is_said(depth, capsys):
+    """A decoder whose kernels have the same weights for every channel."""
     c = tiny.shrink(tiny.config("tower"))
-    c.model.decoder_width = 8
+    c.model.decoder_width = depth
     trainer = tiny.Trainer(c)
     state = trainer.start(jax.random.key(0))
     monitor = watch(trainer)
@@ -86,9 +87,27 @@ def test_a_decoder_that_repeats_itself_is_said(capsys):
     assert monitor.warning is None
     copied = jax.tree.map(lambda x: jax.numpy.broadcast_to(x[..., :1], x.shape), state.params["decoder"])
     assert monitor(state.replace(params={**state.params, "decoder": copied}))["collapse/decoded_directions"] == pytest.approx(1, abs=1e-3)
-    assert "uses 1.0 of 8 directions" in monitor.warning
+    assert f"uses 1.0 of {depth} directions" in monitor.warning
     assert "raise config.method.decorrelation" in monitor.warning
     assert monitor.warning in capsys.readouterr().err
+
+
+def test_a_decoder_that_is_not_transferred_is_not_looked_at():
+    c = tiny.shrink(tiny.config("tower"))
+    c.method.restoration_weight = 0.0
+    trainer = tiny.Trainer(c)
+    assert "collapse/decoded_directions" not in watch(trainer)(trainer.start(jax.random.key(0)))
+
+
+def test_all_that_is_wrong_is_kept():
+    """A dead encoder leaves nothing to decode either."""
+    trainer = tiny.Trainer(tiny.shrink(tiny.config("tower")))
+    state = trainer.start(jax.random.key(0))
+    dead = jax.tree.map(jax.numpy.zeros_like, state.params)
+    monitor = watch(trainer)
+    monitor(state.replace(params=dead))
+    assert "The decoder's channels" in monitor.warning
+    assert "The features are collapsing" in monitor.warning
 
 
 def test_features_that_are_no_numbers_are_left_to_the_loop(trainer):

@@ -315,6 +315,15 @@ def test_pages_come_from_the_records_alone(page):
     assert {path.name for path in (page.parent / "figures").iterdir()} == {"segmentation.png", "segmentation_differences.png"}
 
 
+def test_arms_that_are_one_in_a_budget_are_run_once():
+    """The published TOWER is the default of `full`, and an arm of its own in `small`."""
+    small, full = ([group.arm.name for group in grid.groups("ablation", budget)] for budget in ("small", "full"))
+    assert {"tower", "tower-pair", "tower-repeating", "tower-published"} <= set(small)
+    same = {"tower-pair", "tower-repeating", "tower-published", "tower-nlm", "tower-contrast", "tower-restored"}
+    assert set(small) - set(full) == same
+    assert len(full) == len(set(full)) * grid.REPEATS
+
+
 def test_savings_are_told_once_all_repeats_are_there(page):
     """Two pairs have an interval that nearly everything is within; the other table shows them all the same."""
     for repeat in (2, 3, 4):

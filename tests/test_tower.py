@@ -40,9 +40,25 @@ def test_another_crop_as_the_partner():
     dark = views(dataclasses.replace(method, recipe=dataclasses.replace(method.recipe, **dict.fromkeys(LIGHTS, 0.0))))
     np.testing.assert_array_equal(dark["corrupted"], dark["clean"])
     np.testing.assert_array_equal(lit["clean"], dark["clean"])
+    assert all(np.abs(dark["partner"][image] - dark["clean"][image]).max() > 0.05 for image in range(6))
     assert np.abs(lit["corrupted"] - lit["clean"]).max() > 0.05
     for image in range(6):
         assert np.abs(lit["partner"][image] - lit["corrupted"][image]).max() > 0.05
+
+
+def test_the_partner_is_what_the_corruption_attracts():
+    method, batch = tower(partner="crop"), {"image": tiny.images(6)}
+    params, carried = method.init(jax.random.key(0), batch)
+    seen = views(method)
+
+    def logs(**changed):
+        return method.loss(params, carried, {**seen, **changed}, 0)[1][1]
+
+    first, other, unclean = logs(), logs(partner=1 - seen["partner"]), logs(clean=1 - seen["clean"])
+    assert other["contrastive"] != pytest.approx(float(first["contrastive"]), rel=1e-4)
+    assert other["restoration"] == first["restoration"]
+    assert unclean["contrastive"] == first["contrastive"]
+    assert unclean["restoration"] != pytest.approx(float(first["restoration"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["tower", "restoration", "spark"])

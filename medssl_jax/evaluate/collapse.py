@@ -9,7 +9,7 @@ import numpy as np
 SMALLEST_SPREAD = 0.1
 LARGEST_COSINE = 0.99
 SMALLEST_RANK = 0.05  # of the largest rank possible, min(N, D)
-FEWEST_DIRECTIONS = 0.15  # of a decoded map's channels: networks below it started worse than random weights (experiments/README.md)
+FEWEST_DIRECTIONS = 0.2  # of a decoded map's channels (experiments/README.md, "How the default recipe was chosen")
 
 
 def collapse_panel(features: np.ndarray) -> dict[str, float]:
@@ -62,8 +62,9 @@ def collapse_warning(panel: dict[str, float], dim: int) -> str | None:
 
 
 def directions(vectors: np.ndarray) -> float:
-    """How many directions the rows vary in: exp(entropy of the shares of their covariance's eigenvalues). 1 where all columns are
-    copies of one, D where they are uncorrelated and vary alike, 0 where nothing varies; NaN where they are not finite.
+    """How many directions the rows vary in, each column at variance 1: exp(entropy of the shares of their correlations' eigenvalues).
+    1 where all columns are copies of one, D where none tells anything of another; columns that do not vary count for nothing, and
+    where none varies it is 0. NaN where they are not finite.
 
     Args:
       vectors: float [N, D], one row a pixel.
@@ -71,7 +72,13 @@ def directions(vectors: np.ndarray) -> float:
     vectors = np.asarray(vectors, np.float64)
     if not np.isfinite(vectors).all():
         return float("nan")
-    return _entropy_of_shares(np.linalg.eigvalsh(np.cov(vectors, rowvar=False, bias=True).reshape(vectors.shape[1], -1)))
+    centred = vectors - vectors.mean(axis=0)
+    deviation = centred.std(axis=0)
+    varying = centred[:, deviation > 1e-6 * np.abs(vectors).max(initial=1e-12)]
+    if not varying.shape[1]:
+        return 0.0
+    standard = varying / varying.std(axis=0)
+    return _entropy_of_shares(np.linalg.eigvalsh(standard.T @ standard))
 
 
 def _findings(panel: dict[str, float], dim: int) -> list[str]:

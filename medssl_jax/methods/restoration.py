@@ -39,7 +39,7 @@ class Restoration:
         return {"clean": clean, "corrupted": corrupted, "hidden": hidden}
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
-        """The distance of the restored from the clean image."""
+        """The distance of the restored from the clean image, and the penalty of `decorrelation`."""
         features, stats = base.forward(self.backbone.encoder, "encoder", params, carried["stats"], views["corrupted"])
         restored, decoded, stats = self.paint(params, stats, features)
         generative = self.restoration(restored, views["clean"])

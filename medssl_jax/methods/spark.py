@@ -65,14 +65,14 @@ class Spark:
         return {"clean": clean, "hidden": hidden_grid(fold(keys, 1), self._side, self._hidden)}
 
     def loss(self, params: Any, carried: Any, views: base.Views, step: jax.Array) -> tuple[jax.Array, tuple[Any, base.Logs]]:
-        """Squared error of the hidden cells, each normalised on its own."""
+        """Squared error of the hidden cells, each normalised on its own, and the penalty of `decorrelation`."""
         visible = ~views["hidden"]
         maps, stats = base.forward(self.backbone.encoder, "encoder", params, carried["stats"], views["clean"], visible=visible)
         filled = tuple(jnp.where(spread(visible, m), m, token.astype(m.dtype)) for m, token in zip(maps, params["tokens"]))
         decoded, stats = base.forward(self.backbone.decoder, "decoder", params, stats, filled)
         restored, stats = base.forward(self.restorer, "restorer", params, stats, decoded)
-        # of the decoded map alone: the encoder's maps are 0 where cells are hidden, in all channels at once
         generative = hidden_cells(restored, views["clean"], views["hidden"])
+        # of the decoded map alone: the encoder's maps are 0 where cells are hidden, in all channels at once
         penalty, logs = base.repetition(self.decorrelation, (decoded,))
         return generative + penalty, ({"stats": stats}, {**logs, "restoration": generative, "hidden": views["hidden"].mean()})
 

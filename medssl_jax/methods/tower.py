@@ -1,4 +1,4 @@
-"""TOWER: an image and its corruption attract, and the corruption is restored: encoder and decoder learn together (arXiv 2211.14715)."""
+"""TOWER: a corrupted crop and its partner attract, and the corruption is undone: encoder and decoder learn together (arXiv 2211.14715)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from medssl_jax.models import Network, pool
 
 @dataclasses.dataclass(frozen=True)
 class Tower(Restoration):
-    """Restoration, with InfoNCE between the clean crop and its corruption. The two views are two passes, each with its own batch
-    statistics (the paper's order: clean, then corrupted). The weights reach the paper's ablation: Con NL+M is `restoration_weight=0`,
-    Gen NL+M `contrastive_weight=0`."""
+    """Restoration, with InfoNCE between the corrupted crop and its `partner`. The two are two passes, each with its own batch statistics
+    (the paper's order: the partner, then the corruption). The weights reach the paper's ablation: Con NL+M is `restoration_weight=0`, where
+    no decoder learns and nothing is penalised, Gen NL+M `contrastive_weight=0`."""
 
     projector: Network = dataclasses.field(kw_only=True)
     temperature: float = 0.1

@@ -25,6 +25,7 @@ CURVES = {
     "hidden": "share of pixels hidden",
     "contrastive_accuracy": "positives ranked first",
     "gradient_norm": "length of the gradient",
+    "correlation": "squared correlation of two channels",
 }
 READINGS: dict[str, tuple[str, float | None, str, tuple[float, ...]]] = {  # title, limit, what it means, values always in view
     "std_sqrt_d": ("spread std·√d", SMALLEST_SPREAD, "collapse below", (0, 1)),

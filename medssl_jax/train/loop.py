@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -69,9 +70,10 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.requested:  # a step or a compilation can take minutes; not by print, amid one of which the signal may have come
-            os.write(STDERR, b"\nStopping as soon as this step is done; Ctrl-C stops at once.\n")
-        self.by = number
+        first, self.by = not self.requested, number
+        if first:  # a step or a compilation can take minutes; not by print, amid one of which the signal may have come
+            with contextlib.suppress(OSError):  # nobody listens
+                os.write(STDERR, b"\nStopping as soon as this step is done; another Ctrl-C stops at once.\n")
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
