@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from medssl_jax import config, models
 from medssl_jax.errors import UserError
+from medssl_jax.models.group_norm import EPSILON, GroupNorm
 from medssl_jax.models.network import convolve, max_pool, upsample
 
 
@@ -155,6 +157,37 @@ def test_group_norm_has_no_statistics_and_sees_one_image_at_a_time(x):
     maps, _ = run(encoder, True, params, stats, x)
     alone, _ = run(encoder, True, params, stats, x.at[3:].set(0))
     np.testing.assert_allclose(maps[-1][2], alone[-1][2], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("masked", [False, True])
+def test_group_norm_is_that_of_flax(masked, dtype, rng):
+    x = jnp.asarray(rng.normal(3, 2, (4, 6, 8, 16)), dtype)
+    mask = jnp.asarray(rng.random((4, 6, 8, 1)) < 0.6) if masked else None
+    ours, theirs = GroupNorm(8, dtype), nn.GroupNorm(8, epsilon=EPSILON, dtype=dtype)
+    params = jax.tree.map(lambda p: p + jnp.asarray(rng.normal(0, 0.3, p.shape), p.dtype), ours.init(jax.random.key(0), x))
+    wide = None if mask is None else jnp.broadcast_to(mask, x.shape)
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, theirs.init(jax.random.key(0), x))
+    found, expected = jax.jit(ours.apply)(params, x, mask), theirs.apply(params, x, mask=wide)
+    assert found.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=2e-2 if dtype == jnp.bfloat16 else 1e-5)
+
+    def loss(norm, values, **options):
+        return jnp.sin(norm.apply(params, values, **options).astype(jnp.float32)).sum()
+
+    if dtype == jnp.float32:
+        gradients = jax.grad(lambda v: loss(ours, v, mask=mask))(x), jax.grad(lambda v: loss(theirs, v, mask=wide))(x)
+        np.testing.assert_allclose(*gradients, atol=1e-4)
+
+
+def test_group_norm_of_what_is_hidden_or_flat_is_a_number():
+    x, mask = jnp.ones((2, 4, 4, 8)), jnp.zeros((2, 4, 4, 1), bool)
+    norm = GroupNorm(8)
+    params = norm.init(jax.random.key(0), x)
+    for seen in (None, mask):
+        gradient = jax.grad(lambda v, seen=seen: norm.apply(params, v, seen).sum())(x)
+        assert np.isfinite(norm.apply(params, x, seen)).all()
+        assert np.isfinite(gradient).all()
 
 
 def test_remat_recomputes_and_changes_nothing(unet, x):

@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from medssl_jax.models.group_norm import GroupNorm
+
 Tree = Any
 NORM_MOMENTUM = 0.9  # of the running statistics
 conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as torchvision has it
@@ -62,13 +64,11 @@ class Style:
 
         Where `visible` is given, only what is visible counts, and the rest comes out as 0: what a sparse convolution gives.
         """
-        if self.norm == "batch":
-            norm: Any = nn.BatchNorm(not train, momentum=NORM_MOMENTUM, epsilon=1e-5, dtype=self.dtype, name=name)
-        else:
-            norm = nn.GroupNorm(_groups(x.shape[-1]), epsilon=1e-5, dtype=self.dtype, name=name)
-        if visible is None:
-            return norm(x)
-        return hide(norm(x, mask=jnp.broadcast_to(spread(visible, x), x.shape)), visible)
+        seen = None if visible is None else spread(visible, x)
+        if self.norm == "group":
+            return hide(GroupNorm(_groups(x.shape[-1]), self.dtype, name=name)(x, seen), visible)
+        norm = nn.BatchNorm(not train, momentum=NORM_MOMENTUM, epsilon=1e-5, dtype=self.dtype, name=name)
+        return hide(norm(x, mask=None if seen is None else jnp.broadcast_to(seen, x.shape)), visible)
 
 
 def _groups(channels: int, most: int = 8) -> int:
