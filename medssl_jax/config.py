@@ -110,7 +110,9 @@ def _model() -> ConfigDict:
     m.name = "unet"  # unet | vgg16 | resnet18 | resnet34 | resnet50: the encoder of the U-Net
     m.width = 16  # channels of the first level; torchvision's ResNets have 64
     m.depth = 4  # levels of the plain U-Net
-    m.norm = "batch"  # batch | group: every image by its own contrast, for fine structures under uneven light (vessels)
+    # batch: by the statistics of a batch, or of the unlabelled images (finetune.norms) | group: every crop by its own, which was measured
+    # to be better on vessels; there is nothing then for finetune.norms to choose.
+    m.norm = "batch"
     m.decoder_width = 16  # channels of the decoder's finest level
     m.projection = (128, 64)  # hidden and output width of the projection head
     m.dtype = "float32"  # float32 | bfloat16: what the network computes in; parameters are always float32

@@ -12,10 +12,10 @@ EPSILON = 1e-5
 
 
 class GroupNorm(nn.Module):
-    """The numbers and the parameters of `flax.linen.GroupNorm`, for images.
+    """The numbers and the parameters of `flax.linen.GroupNorm`, for images; where a mask hides a whole image, its bias in place of NaN.
 
-    That one sums a group's pixels and channels at once, which XLA does not vectorise on a CPU; this one each channel's pixels first, and
-    costs as little as batch norm.
+    That one sums a group's pixels and channels at once, which XLA does not vectorise on a CPU; this one each channel's pixels first.
+    Raises ValueError where the groups do not divide the channels.
     """
 
     groups: int
@@ -25,8 +25,10 @@ class GroupNorm(nn.Module):
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """[B, H, W, C] -> the same shape, of `dtype`. Where `mask`, bool [B, H, W, 1], is given, only what it holds counts."""
         channels = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,))
-        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        if channels % self.groups:
+            raise ValueError(f"{channels} channels do not divide into {self.groups} groups.")
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         wide = x.astype(jnp.float32)
         mean, square = (self._of_group(_mean(values, mask)) for values in (wide, jnp.square(wide)))
         gain = scale[None] * jax.lax.rsqrt(jnp.maximum(square - jnp.square(mean), 0) + EPSILON)
