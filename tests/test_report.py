@@ -14,6 +14,7 @@ from medssl_jax.config import base
 from medssl_jax.errors import UserError
 from medssl_jax.report import outlines, summarise, triplets, write_report
 from medssl_jax.report.pictures import displayable
+from medssl_jax.report.rising import still_rising
 from medssl_jax.report.rundir import read_run
 from medssl_jax.report.tables import one_sided, sentences, to_html, to_markdown, to_text
 from medssl_jax.report.words import amount_name, duration
@@ -82,6 +83,20 @@ def test_all_or_nothing_is_said_to_be_no_segmentation():
     assert said.startswith("With 4 patches, not a segmentation")
     assert "random weights in repeat 0 (100 %), TOWER, encoder only in repeat 0 (0 %)" in said
     assert one_sided(rows()) == []
+
+
+def cell(init, looks, number=4, unit="patch"):
+    return {"init": init, "labels": number, "label_unit": unit, "looks": [[25 * (i + 1), score] for i, score in enumerate(looks)]}
+
+
+def test_scores_that_still_rose_are_said_to():
+    rose, fell = (0.3, 0.5, 0.6, 0.7), (0.3, 0.7, 0.6, 0.6)
+    early, slow = cell("random", fell), cell("random", (0.3, 0.5, 0.60, 0.61))
+    (said,) = still_rising([cell("tower/encoder", rose), early, cell("tower", rose, 1, "fraction"), {}, cell("simclr", (0.5,))])
+    assert "(in the last quarter of its steps with 4 patches TOWER, encoder only +0.10; with all labels TOWER +0.10)" in said
+    assert "config.finetune.steps" in said
+    assert still_rising([cell("random", rose), early]) == []  # not in every repeat
+    assert still_rising([slow, slow]) == still_rising([]) == []
 
 
 def test_terminal_table_is_aligned_and_narrow():

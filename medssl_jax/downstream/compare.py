@@ -129,8 +129,8 @@ class Comparison:
         if jax.process_index() == 0 and cell.subset == 0:
             np.savez_compressed(self.folder / f"{cell.file}.npz", *shown)
         record = {"init": cell.init, "labels": cell.amount.value, "label_unit": cell.amount.unit, "subset": cell.subset}
-        validation = best.score if len(self.dataset.val) else None
-        record |= {"choice": subset.record(), "metrics": found, "validation": validation, "selected_step": best.step}
+        validation, looks = (best.score, best.looks) if len(self.dataset.val) else (None, [])
+        record |= {"choice": subset.record(), "metrics": found, "validation": validation, "selected_step": best.step, "looks": looks}
         write_json(self.folder / f"{cell.file}.json", record | {"n": len(self.dataset.test), "seconds": time.perf_counter() - began})
 
     def _training(self, subset: Subset) -> dict[str, np.ndarray]:

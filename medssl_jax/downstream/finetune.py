@@ -35,9 +35,11 @@ class Best:
     score: float = -1.0
     step: int = 0
     weights: tuple[Tree, Tree] | None = None
+    looks: list[tuple[int, float]] = dataclasses.field(default_factory=list)  # step and score, whether kept or not
 
     def offer(self, score: float, state: State) -> None:
         """Keep the state's weights (a copy: the step donates its input) where they are better than those kept."""
+        self.looks.append((int(state.step), score))
         if self.weights is None or score > self.score:
             copy = jax.tree.map(jax.numpy.copy, (state.params, state.carried))
             self.score, self.step, self.weights = score, int(state.step), copy

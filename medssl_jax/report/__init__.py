@@ -6,6 +6,7 @@ from pathlib import Path
 
 from medssl_jax.report.page import main_tables, write_page
 from medssl_jax.report.pictures import guided, outlines, overlays, places, triplets
+from medssl_jax.report.rising import still_rising
 from medssl_jax.report.rundir import read_run
 from medssl_jax.report.tables import one_sided, summarise, to_markdown, to_text
 
@@ -35,6 +36,6 @@ def write_report(workdir: Path | str) -> str:
       UserError: there is no such directory.
     """
     write_page(workdir)
-    rows = read_run(workdir).rows
-    tables = main_tables(rows)
-    return "\n\n".join([*(to_text(table) for table in tables), *one_sided(rows)]) or "No fine-tuning results yet: nothing to compare."
+    run = read_run(workdir)
+    said = [*map(to_text, main_tables(run.rows)), *one_sided(run.rows), *still_rising(run.cells)]
+    return "\n\n".join(said) or "No fine-tuning results yet: nothing to compare."

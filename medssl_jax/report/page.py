@@ -12,6 +12,7 @@ from medssl_jax.evaluate.baselines import COLOUR_HISTOGRAM
 from medssl_jax.evaluate.collapse import FEWEST_DIRECTIONS, LARGEST_COSINE, SMALLEST_RANK, SMALLEST_SPREAD
 from medssl_jax.report import style
 from medssl_jax.report.plots import draw_all
+from medssl_jax.report.rising import still_rising
 from medssl_jax.report.rundir import Run, read_run
 from medssl_jax.report.tables import Row, Table, one_sided, sentences, summarise, to_html
 from medssl_jax.report.words import amount_name, arm, duration
@@ -99,7 +100,12 @@ def _results(run: Run, tables: list[Table]) -> str:
         named = f"<h3>{escape(table.dataset)}</h3>" if len(tables) > 1 else ""
         own = [row for row in run.rows if row["dataset"] == table.dataset]
         parts += [named, style.bullets([*sentences(table), *one_sided(own)]), _scrolled(table)]
-    parts += [style.paragraph(_how_to_read(run, tables), "soft"), _figure(run, "label_efficiency"), _other_metrics(run, tables)]
+    parts += [
+        style.bullets(still_rising(run.cells)),
+        style.paragraph(_how_to_read(run, tables), "soft"),
+        _figure(run, "label_efficiency"),
+        _other_metrics(run, tables),
+    ]
     return style.section("Result", *parts)
 
 

@@ -22,6 +22,7 @@ class Run:
     summary: dict[str, Any]
     rows: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
+    cells: list[dict[str, Any]]  # what is known of each fine-tuning
     problems: list[str]
 
     def option(self, path: str, default: Any = None) -> Any:
@@ -46,7 +47,7 @@ class Run:
 
 
 def read_run(workdir: Path | str) -> Run:
-    """Read config.json, summary.json, results.json and metrics.jsonl.
+    """Read config.json, summary.json, results.json, metrics.jsonl and the records of fine-tuning.
 
     Raises:
       UserError: `workdir` is no directory.
@@ -61,6 +62,7 @@ def read_run(workdir: Path | str) -> Run:
         summary=_json(workdir / "summary.json", {}, problems),
         rows=_json(workdir / "results.json", [], problems),
         metrics=_lines(workdir / "metrics.jsonl", problems),
+        cells=[_json(path, {}, problems) for path in sorted((workdir / "finetune").glob("*.json"))],
         problems=problems,
     )
 
