@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from medssl_jax.errors import UserError
 from medssl_jax.train import checkpoint
 from medssl_jax.train.checkpoint import Checkpoints
 from medssl_jax.train.logging import Logger
-from medssl_jax.train.loop import Interrupted, Plan, StopRequest, train
+from medssl_jax.train.loop import AHEAD, Interrupted, Plan, StopRequest, train
 
 STEPS = 6
 
@@ -184,6 +185,37 @@ def test_a_fine_tuning_that_diverges_is_named_and_the_pretraining_kept(trainer):
     with pytest.raises(UserError, match=r"^fine-tune 3/36 \(random, 1 patch\): the loss .* config\.finetune\.optimizer") as caught:
         train(trainer.start(jax.random.key(3)), poisoned, trainer.batches(), named)
     assert "--config.pretrain.from=" in str(caught.value)
+
+
+class Reading:
+    """A number that the device has yet to compute."""
+
+    ready = False
+
+    def block_until_ready(self):
+        self.ready = True
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        return np.ones((), dtype)
+
+
+def test_the_device_is_a_few_steps_behind_when_a_batch_is_fetched():
+    """A longer queue would be waited for in there, and be taken for waiting for data."""
+    readings, behind = [], []
+
+    def batches():
+        while True:
+            behind.append(sum(not reading.ready for reading in readings))
+            yield {}
+
+    def step(state, batch):
+        readings.append(Reading())
+        return state, {"loss": readings[-1], "gradient_norm": jnp.ones(())}
+
+    train(SimpleNamespace(step=0), step, batches(), dataclasses.replace(plan(20), log_every=20))
+    assert len(behind) == 20
+    assert max(behind) == AHEAD - 1
 
 
 def test_no_permission_is_no_damage(trainer, tmp_path, monkeypatch):

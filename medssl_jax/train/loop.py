@@ -22,6 +22,7 @@ from medssl_jax.train.state import State
 from medssl_jax.train.step import Batch, Step
 
 STDERR = 2
+AHEAD = 4  # steps that are handed to the device before it has done the one before them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,8 @@ def train(
     pending: list[dict[str, jax.Array]] = []
     try:
         for k in range(first, plan.steps):
+            if len(pending) >= AHEAD:  # where the device's queue is full, fetching a batch waits for it, too, which is no waiting for data
+                jax.block_until_ready(pending[-AHEAD])
             began = time.perf_counter()
             batch = next(batches)
             progress.waited(time.perf_counter() - began)
