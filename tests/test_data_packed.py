@@ -451,8 +451,9 @@ def test_images_that_change_while_they_are_packed(tmp_path):
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
-    with pytest.raises(UserError, match=r"needs 0\.0 GB, and 0\.0 GB are free; choose another disk, or --compression=zstd"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100_000))
+    monkeypatch.setattr(packing.shards, "size_of", lambda item: 3 * 10**9)
+    with pytest.raises(UserError, match=r"needs \d+\.0 GB, and 0\.1 MB are free; choose another disk, or --compression=zstd"):
         packing.pack(packing.Job(broken(Arrays), tmp_path / "packed"))
     assert not (tmp_path / "packed").exists()
 
