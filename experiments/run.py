@@ -201,11 +201,9 @@ def compare(group: Group, dataset: Dataset, config: ConfigDict, cells: list[Cell
 
 
 def _kept(record: Record) -> Record:
-    """A fine-tuning's record as it is kept: without long lists of the images that were chosen, which can be computed again, and without
-    the validation scores of weights that were not."""
+    """A fine-tuning's record as it is kept: without long lists of the images that were chosen, which can be computed again."""
     choice = {name: value for name, value in record["choice"].items() if not isinstance(value, list) or len(value) <= LISTED}
-    kept = {name: value for name, value in record.items() if name != "looks"}
-    return {**kept, "choice": choice, "seconds": round(record["seconds"], 1)}
+    return {**record, "choice": choice, "seconds": round(record["seconds"], 1)}
 
 
 def levels(group: Group, dataset: Dataset, config: ConfigDict, records: Path) -> None:

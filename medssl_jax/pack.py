@@ -51,8 +51,8 @@ def main() -> None:
 
 def _summary(out: Path, written: int) -> str:
     found = packed.read_index(out)
-    size = sum(shard.bytes for shard in found.shards) / 1e9
-    return f"{out}: {_amount(found)}, {size:.2f} GB, {counted(written, 'shard')} written now; read it with --config.data.path={out}"
+    size = packing.size(sum(shard.bytes for shard in found.shards))
+    return f"{out}: {_amount(found)}, {size}, {counted(written, 'shard')} written now; read it with --config.data.path={out}"
 
 
 def _amount(found: index.Index) -> str:

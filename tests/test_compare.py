@@ -56,6 +56,9 @@ def test_random_weights_learn_what_is_easy(task, metric, above, tmp_path):
     with StopRequest() as stop:
         records = made.run(cells, stop)
     found = rows(records, {"experiment": "x", "dataset": "tiny", "task": task}, seed=0)
+    (told,) = records
+    assert max(score for _, score in told["looks"]) == told["validation"]
+    assert told["selected_step"] in {step for step, _ in told["looks"]}
     score = next(r["value"] for r in found if r["metric"] == metric)
     assert above < score <= 1
     assert {r["n"] for r in found} == {8}
@@ -82,6 +85,7 @@ def test_without_validation_there_is_no_score_of_it(tmp_path):
         (record,) = made.run([Cell("random", parse_amounts("1 patch")[0], 0)], stop)
     assert record["validation"] is None
     assert record["selected_step"] == 1
+    assert record["looks"] == []
 
 
 def test_another_seed_of_the_data_chooses_other_labels(tmp_path):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import time
 from types import SimpleNamespace
 
 import jax
@@ -193,6 +194,7 @@ class Reading:
     ready = False
 
     def block_until_ready(self):
+        time.sleep(0.01)
         self.ready = True
         return self
 
@@ -200,8 +202,8 @@ class Reading:
         return np.ones((), dtype)
 
 
-def test_the_device_is_a_few_steps_behind_when_a_batch_is_fetched():
-    """A longer queue would be waited for in there, and be taken for waiting for data."""
+def test_the_device_is_a_few_steps_behind_when_a_batch_is_fetched(tmp_path):
+    """A longer queue would be waited for in there, and be taken for waiting for data, which this is not."""
     readings, behind = [], []
 
     def batches():
@@ -213,9 +215,13 @@ def test_the_device_is_a_few_steps_behind_when_a_batch_is_fetched():
         readings.append(Reading())
         return state, {"loss": readings[-1], "gradient_norm": jnp.ones(())}
 
-    train(SimpleNamespace(step=0), step, batches(), dataclasses.replace(plan(20), log_every=20))
+    logger = Logger(tmp_path, "pretrain", resume_step=0)
+    train(SimpleNamespace(step=0), step, batches(), dataclasses.replace(plan(20), log_every=20), logger=logger)
+    logger.close()
     assert len(behind) == 20
     assert max(behind) == AHEAD - 1
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["data_wait"] < 0.5  # of the time it was the device that was waited for
 
 
 def test_no_permission_is_no_damage(trainer, tmp_path, monkeypatch):

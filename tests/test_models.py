@@ -185,7 +185,7 @@ def test_group_norm_is_that_of_flax(masked, dtype, channels, groups, rng):
         jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), of_ours, of_theirs)
 
 
-@pytest.mark.parametrize("value", [1.0, 123.4])  # the rounded variance of the second is below zero
+@pytest.mark.parametrize("value", [1.0, 123.4])  # the rounded variance of the second, where it is seen, is below zero
 @pytest.mark.parametrize("hidden", [False, True])
 def test_group_norm_of_what_is_hidden_or_flat_is_a_number(value, hidden):
     x, seen = jnp.full((2, 16, 16, 8), value), jnp.zeros((2, 16, 16, 1), bool) if hidden else None

@@ -89,14 +89,33 @@ def cell(init, looks, number=4, unit="patch"):
     return {"init": init, "labels": number, "label_unit": unit, "looks": [[25 * (i + 1), score] for i, score in enumerate(looks)]}
 
 
-def test_scores_that_still_rose_are_said_to():
-    rose, fell = (0.3, 0.5, 0.6, 0.7), (0.3, 0.7, 0.6, 0.6)
-    early, slow = cell("random", fell), cell("random", (0.3, 0.5, 0.60, 0.61))
-    (said,) = still_rising([cell("tower/encoder", rose), early, cell("tower", rose, 1, "fraction"), {}, cell("simclr", (0.5,))])
-    assert "(in the last quarter of its steps with 4 patches TOWER, encoder only +0.10; with all labels TOWER +0.10)" in said
-    assert "config.finetune.steps" in said
-    assert still_rising([cell("random", rose), early]) == []  # not in every repeat
-    assert still_rising([slow, slow]) == still_rising([]) == []
+ROSE = (0.3, 0.5, 0.6, 0.7)
+
+
+def test_best_scores_at_the_end_are_told():
+    fell, slow = cell("random", (0.3, 0.7, 0.6, 0.6)), cell("random", (0.3, 0.5, 0.60, 0.61))
+    told = [cell("tower/encoder", ROSE), cell("simclr", ROSE), cell("tower", (0.3, 0.5, None, 0.6), 1, "fraction")]
+    (said,) = still_rising([*told, *told, fell, slow])
+    assert "(with 4 patches +0.10 from TOWER, encoder only and +0.10 from SimCLR; with all labels +0.10 from TOWER)" in said
+    assert "--config.finetune.steps" in said
+
+
+def test_scores_without_an_end_to_speak_of_are_not_told():
+    slow, flat, one = (cell("random", looks) for looks in ((0.3, 0.5, 0.60, 0.61), (), (0.8,)))
+    assert still_rising([cell("random", ROSE)]) == []  # one repeat
+    assert still_rising([cell("random", ROSE), cell("random", (0.3, 0.7, 0.6, 0.6))]) == []  # not in every one
+    assert still_rising([slow, slow]) == still_rising([flat, flat]) == still_rising([one, one]) == still_rising([{}, {}]) == []
+    late = {**cell("random", ()), "looks": [[80, 0.8], [100, 0.8]]}  # none in the first three quarters
+    assert still_rising([late, late]) == []
+
+
+def test_best_scores_at_the_end_reach_terminal_and_page(workdir):
+    (workdir / "finetune").mkdir()
+    for repeat in range(2):
+        (workdir / "finetune" / f"random_4patch_{repeat}.json").write_text(json.dumps(cell("random", ROSE)))
+    said = "with 4 patches +0.10 from random weights"
+    assert said in write_report(workdir)
+    assert said in (workdir / "report.html").read_text()
 
 
 def test_terminal_table_is_aligned_and_narrow():

@@ -111,6 +111,11 @@ def _finished(job: Job, plan: index.Plan) -> dict[int, Shard]:
     return {names[shard.file]: shard for shard in shards.whole(out, found.shards) if job.skip or not shard.damaged}
 
 
+def size(count: int) -> str:
+    """12_345_678 -> '12.3 MB'."""
+    return f"{count / GIGA:.1f} GB" if count >= GIGA else f"{count / 10**6:.1f} MB"
+
+
 def _check_space(job: Job, left: Sequence[range]) -> None:
     """Raises UserError where uncompressed values would not fit; how far others shrink is known at the end."""
     items = job.opened.collection.items
@@ -118,14 +123,9 @@ def _check_space(job: Job, left: Sequence[range]) -> None:
     free = shutil.disk_usage(next(path for path in (job.out.absolute(), *job.out.absolute().parents) if path.exists())).free
     if job.compression == "none" and needed > free:
         raise UserError(
-            f"packing into --out={job.out} needs {_size(needed)}, and {_size(free)} are free; choose another disk, or "
+            f"packing into --out={job.out} needs {size(needed)}, and {size(free)} are free; choose another disk, or "
             "--compression=zstd, which takes a fifth to three quarters of that."
         )
-
-
-def _size(count: int) -> str:
-    """12_345_678 -> '12.3 MB'."""
-    return f"{count / GIGA:.1f} GB" if count >= GIGA else f"{count / 10**6:.1f} MB"
 
 
 def _write_shard(job: Job, rows: range, name: str, pool: ThreadPoolExecutor, count: _Count) -> Shard:

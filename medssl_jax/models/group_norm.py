@@ -12,7 +12,7 @@ EPSILON = 1e-5
 
 
 class GroupNorm(nn.Module):
-    """The numbers and the parameters of `flax.linen.GroupNorm`, for images; where a mask hides a whole image, its bias in place of NaN.
+    """The numbers and the parameters of `flax.linen.GroupNorm`, for images; where a mask hides a whole image, some number in place of NaN.
 
     That one sums a group's pixels and channels at once, which XLA does not vectorise on a CPU; this one each channel's pixels first.
     Raises ValueError where the groups do not divide the channels.

@@ -22,7 +22,7 @@ from medssl_jax.train.state import State
 from medssl_jax.train.step import Batch, Step
 
 STDERR = 2
-AHEAD = 4  # steps that are handed to the device before it has done the one before them
+AHEAD = 4  # steps in the device's queue at most
 
 
 @dataclasses.dataclass(frozen=True)
