@@ -191,7 +191,7 @@ def set_option(config: ConfigDict, key: str, value: Any) -> None:
 
 
 _HISTOLOGY = {"data.tile": 64, "views.modality": "histology", "finetune.batch": 16}
-_CLASSES = {"finetune.steps": 900, "finetune.eval_every": 100}  # after 300 balanced accuracy still rises by 0.1 (experiments/README.md)
+_CLASSES = {"finetune.steps": 900, "finetune.eval_every": 100}  # better by 0.07 to 0.11 than 300 (experiments/README.md)
 _FRACTIONS = "1%, 2%, 5%, 10%, all"
 
 _COMMON: dict[str, Options] = {"small": {"finetune.steps": 300, "finetune.eval_every": 50}, "full": {}}
@@ -210,7 +210,7 @@ _DATA = (
         "chase_db1",
         "chase_db1",
         "1 image, 2 images, 5 images, all",
-        # better there than batch norm held at the pool's statistics, from any start; `full` learns them from labelled batches, as papers do
+        # better there than batch norm held at the pool's statistics, from all starts tried; in `full` those are of the labelled batches
         {"data.resize": 384, "views.modality": "fundus", "model.norm": "group"},
         {"views.modality": "fundus"},
     ),
