@@ -3,8 +3,8 @@
 python -m medssl_jax.main --config=configs/shape_guided.py --config.data.path=/my/xrays --config.method.shapes=lungs
 python -m medssl_jax.main --config=configs/shape_guided.py --config.data.path=/my/images --config.method.shapes=/masks/from/elsewhere
 
-No result on test images is recorded yet; on validation it finds lungs with 500 steps, and vessels a little better than Frangi's filter with
-config.method.tone=dark, fit=5, fit_sigma=6, poses=all and 4000 steps (experiments/README.md).
+No result on test images is recorded yet; on validation it finds lungs with 500 steps, and vessels better than Frangi's filter with
+config.method.tone=dark, fit=5, fit_sigma=6, poses=all, config.model.norm=group and 4000 steps (experiments/README.md).
 """
 
 from __future__ import annotations
