@@ -134,7 +134,7 @@ def outlines(
     each = 1 + len(predictions_by_init)
     columns = min(2, each) if wide else each
     rows = -(-each // columns)
-    figure, axes = _grid(rows * len(images), columns, np.shape(images[0]), label=0.0, title=0.3)
+    figure, axes = _grid(rows * len(images), columns, np.shape(images[0]), label=0.0, title=0.42)
     places = axes.reshape(len(images), rows * columns)
     for axis, panel in zip(places[:, :each].ravel(), shown):
         _panel(axis, *panel)
@@ -168,7 +168,7 @@ def _predicted(
     found = []
     for init, masks in predictions.items():
         classes = int(max(2, np.max(truths[i]) + 1, np.max(masks[i]) + 1))
-        found.append((f"{arm(init)}: Dice {dice(masks[i], truths[i], classes):.2f}", images[i], truths[i], masks[i]))
+        found.append((f"{arm(init)}\nDice {dice(masks[i], truths[i], classes):.2f}", images[i], truths[i], masks[i]))
     return found
 
 

@@ -16,7 +16,7 @@ ARMS = {
     "shape_guided": "shape-guided clusters",
     "shape_guided/cluster": "the guided cluster",
     "shape_guided/likeness": "likeness to the guided cluster",
-    "shape_guided/refined": "a network refined on both",
+    "shape_guided/refined": "a network refined on the cluster",
 }
 METRICS = {
     "dice": "Dice, mean over test images",
