@@ -189,7 +189,7 @@ def test_a_command_that_was_killed_continues(tmp_path, rng):
     process.communicate()
     for out in ("cut", "whole"):
         said = shell.finished(shell.run("medssl_jax.pack", *flags, f"--out={tmp_path / out}")).stderr
-        assert "120 images in 8 shards, 0.01 GB" in said
+        assert "120 images in 8 shards, 8.9 MB" in said
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     said = shell.finished(shell.run("medssl_jax.pack", "--verify", f"--out={tmp_path / 'cut'}")).stderr
     assert "is whole: 120 images in 8 shards" in said
