@@ -31,8 +31,12 @@ from medssl_jax.train.loop import Interrupted
 FOLDER = "unlabelled"
 DARK = {"method.tone": "dark"}  # one thing that is told beside the shape, as a ridge filter and a threshold are told it
 VESSELS = {
-    **{"data.resize": 384, "data.tile": 96, "views.modality": "fundus", "model.norm": "group"},
-    **{"method.shapes": "vessels", "method.poses": "all"},
+    "data.resize": 384,
+    "data.tile": 96,
+    "views.modality": "fundus",
+    "model.norm": "group",
+    "method.shapes": "vessels",
+    "method.poses": "all",
 }
 LUNGS = {"data.resize": 64, "data.tile": 64, "views.modality": "xray", "method.shapes": "lungs"}
 LONGER = {"method.fit": 5.0, "method.fit_sigma": 6.0, "pretrain.steps": 4000}  # chosen on validation images, as fit 1 for the lungs
